@@ -1,0 +1,86 @@
+"""The seam: what every training engine answers for one trained model.
+
+Which slices of which parameters does this rank own, and how do the model's other copies learn that they
+changed? Everything that edits weights or gradients during training (SFA, its Fisher-weighted form, L2, EWC,
+telemetry) is written against :class:`Engine` and knows nothing of ZeRO or FSDP.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """This rank's authoritative slice of one trainable parameter.
+
+    Attributes:
+        name: the parameter's name in ``named_parameters()`` of the unwrapped model; a tied parameter appears
+            once, under its first name.
+        data: one-dimensional view of the slice that the optimizer steps (the fp32 master weights where there
+            are any), without padding; edited in place.
+        offset: index of ``data[0]`` in the flattened full parameter.
+        shape: shape of the full parameter.
+    """
+
+    name: str
+    data: Tensor
+    offset: int
+    shape: torch.Size
+
+
+class Handle:
+    """Undoes a registration, once."""
+
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self._undo: Callable[[], None] | None = undo
+
+    def remove(self) -> None:
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
+
+
+class Engine(ABC):
+    """Where the weights in training live. One subclass per engine, chosen by :func:`sfa_hf.engines.attach`.
+
+    Attributes:
+        name: "plain", "ddp", "zero0" ... "zero3", "fsdp2": as written to results.json.
+    """
+
+    name: str
+
+    @abstractmethod
+    def shards(self) -> Sequence[Shard]:
+        """The slices of trainable parameters that this rank owns, in the model's order.
+
+        Over all ranks they cover each trainable parameter; under ZeRO and FSDP exactly once, under DDP once
+        per rank (replicas, which stay equal because every rank computes the same).
+        """
+
+    @abstractmethod
+    def optimizer_state(self, key: str, shard: Shard) -> Tensor | None:
+        """The same slice of the optimizer's per-parameter state, e.g. ``"exp_avg_sq"``; None before the first
+        step or where the optimizer keeps no such state."""
+
+    @abstractmethod
+    def before_step(self, fn: Callable[[Engine], None]) -> Handle:
+        """Run ``fn(engine)`` once per optimizer step, with reduced gradients in place, before clipping."""
+
+    @abstractmethod
+    def gradient(self, shard: Shard) -> Tensor | None:
+        """Inside ``fn`` of :meth:`before_step`: the same slice of the reduced gradient, editable in place and
+        without loss scale; None if the parameter has no gradient in this step."""
+
+    @abstractmethod
+    def publish(self) -> None:
+        """Make every other copy of the weights (low-precision, persistent, replicated) equal the shards."""
+
+    @abstractmethod
+    def sum_over_shards(self, values: Tensor) -> Tensor:
+        """Sum a small float64 vector of per-rank totals over the ranks that own distinct shards."""
