@@ -1,0 +1,44 @@
+"""Continual-learning methods: one file each, found by looking into this folder."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.methods.base import Method, Stage
+from sfa_hf.validation import as_config_error
+
+__all__ = ["DEFAULT_METHOD", "Method", "Stage", "known_methods", "make_method"]
+
+DEFAULT_METHOD = "sfa"
+
+
+@cache
+def known_methods() -> dict[str, type[Method]]:
+    """Every method of this folder by the name that selects it in a config."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return {cls.model_fields["name"].default: cls for cls in Method.__subclasses__()}
+
+
+def make_method(options: Mapping[str, Any]) -> Method:
+    """Build the method that ``options["name"]`` selects, with the other entries as its options.
+
+    Raises:
+        ConfigError: an unknown method, an option of another method, or a value out of range.
+    """
+    name = options.get("name", DEFAULT_METHOD)
+    if name not in known_methods():
+        raise ConfigError("method.name", f"{name!r} is not a method", nearest(str(name), known_methods()))
+    try:
+        method = known_methods()[name].model_validate({**options, "name": name})
+    except ValidationError as error:
+        raise as_config_error(error, "method", known_methods()[name]) from error
+    method.check()
+    return method

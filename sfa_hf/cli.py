@@ -1,0 +1,38 @@
+"""What every script shares: one error line, exit code 2, and a clean end of all processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from sfa_hf.errors import ConfigError
+
+EXIT_BAD_INPUT = 2
+
+
+def run_main(main: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Run a script's ``main(arguments)`` and exit.
+
+    A :class:`ConfigError`, and an engine's NotImplementedError, become ``error: ...`` on one line of standard
+    error (once, from the first process) and exit code 2; any other exception keeps its traceback.
+    """
+    logging.basicConfig(level=_log_level(), format="%(message)s", stream=sys.stderr, force=True)
+    try:
+        main(sys.argv[1:])
+    except (ConfigError, NotImplementedError) as error:
+        if is_first_process():
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(EXIT_BAD_INPUT)
+    sys.exit(0)
+
+
+def is_first_process() -> bool:
+    """Whether this is rank 0, by the launcher's environment: right before any process group exists too."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _log_level() -> int:
+    return logging.INFO if is_first_process() else logging.WARNING

@@ -1,0 +1,13 @@
+"""Plain sequential fine-tuning: each task starts from the last one's weights, and nothing else happens."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sfa_hf.methods.base import Method
+
+
+class Sequential(Method):
+    """The baseline that forgets."""
+
+    name: Literal["sequential"] = "sequential"

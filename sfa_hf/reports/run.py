@@ -1,0 +1,65 @@
+"""One run, as results.json tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.files import read_json
+
+# Metrics whose scores are fractions in [0, 1], shown in per cent; any other is shown as it is.
+FRACTIONS = ("exact_match", "accuracy", "f1")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder's results.
+
+    Attributes:
+        folder: the run folder.
+        results: content of results.json, as documented in docs/run-folder.md.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.results["tasks"])
+
+    @property
+    def scores(self) -> list[list[float]]:
+        return list(self.results["scores"])
+
+    @property
+    def stages(self) -> list[str]:
+        """What each row of the score matrix comes after."""
+        return ["before", *(f"after {task}" for task in self.tasks)][: len(self.scores)]
+
+    @property
+    def title(self) -> str:
+        """The method and the options that tell it from another run of the same method."""
+        method = self.results["method"]
+        shown = [f"{key}={method[key]}" for key in ("beta", "p") if method.get(key) is not None]
+        return " ".join([method["name"], *shown])
+
+    def score(self, row: int, column: int) -> str:
+        """A score and its standard error, in per cent where the metric is a fraction."""
+        value, error = self.scores[row][column], self.results["stderr"][row][column]
+        if self.results["metrics_used"][self.tasks[column]] in FRACTIONS:
+            return f"{100 * value:.1f} ±{100 * error:.1f}"
+        return f"{value:.3f} ±{error:.3f}"
+
+
+def read_run(folder: Path) -> Run:
+    """Read the results of a run folder.
+
+    Raises:
+        ConfigError: there is no results.json, or it is not whole.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        raise ConfigError(str(folder), "holds no results.json", "a run folder with at least one score")
+    return Run(folder, read_json(path, "run the sequence again: it rewrites the file"))

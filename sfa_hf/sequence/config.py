@@ -1,0 +1,163 @@
+"""The run's configuration: a YAML file, ``key=value`` on top, everything checked before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.evaluation import EvaluationOptions
+from sfa_hf.methods import DEFAULT_METHOD, Method, make_method
+from sfa_hf.sequence.overrides import merged
+from sfa_hf.sequence.training import checked_training
+from sfa_hf.tasks import Encoding, Task, load_task
+from sfa_hf.validation import as_config_error
+
+
+class ModelOptions(BaseModel):
+    """Which model to start from.
+
+    Attributes:
+        name_or_path: a Hub id, a local folder, or ``builtin:pythia``, ``builtin:llama``, ``builtin:qwen``.
+        dtype: of the weights in training, where no engine keeps fp32 master weights of its own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name_or_path: str
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class DataOptions(Encoding):
+    """How rows become tokens, and where their files lie.
+
+    Attributes:
+        dir: folder that the tasks' relative file paths start from; relative to the current folder.
+    """
+
+    dir: str = "."
+
+
+class _Sections(BaseModel):
+    """The shape of a config; the sections with a vocabulary of their own are checked by their rooms."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelOptions
+    sequence: list[str | dict[str, Any]] = Field(min_length=1)
+    method: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
+    data: DataOptions = Field(default_factory=DataOptions)
+    seed: int = Field(default=0, ge=0)
+    output_dir: str
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A checked configuration. ``training[k]`` holds the TrainingArguments fields of task k."""
+
+    model: ModelOptions
+    tasks: tuple[Task, ...]
+    method: Method
+    training: tuple[dict[str, Any], ...]
+    evaluation: EvaluationOptions
+    data: DataOptions
+    seed: int
+    output_dir: Path
+    overwrite: bool
+    resolved: dict[str, Any]
+
+
+def load_config(path: str, overrides: Mapping[str, Any]) -> RunConfig:
+    """Read ``path``, apply ``overrides`` and check the whole.
+
+    Raises:
+        ConfigError: the first thing that is wrong, by its dotted key; nothing has been written.
+    """
+    file = Path(path)
+    values = _read(file)
+    if _selects_another_method(values, overrides):
+        values["method"] = {}  # the options there are the other method's
+    return make_config(merged(values, overrides), task_folders=_task_folders(file))
+
+
+def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) -> RunConfig:
+    """Check a configuration given as a mapping. Raises ConfigError as :func:`load_config` does."""
+    try:
+        sections = _Sections.model_validate(values)
+    except ValidationError as error:
+        raise as_config_error(error, "", _Sections) from error
+    method = make_method(sections.method)
+    shared = checked_training(sections.training)
+    tasks = _tasks(sections, task_folders)
+    per_task = tuple(
+        {**shared, **checked_training(task.config.training, f"sequence.{task.name}.training")}
+        for task in tasks
+    )
+    return RunConfig(
+        model=sections.model,
+        tasks=tasks,
+        method=method,
+        training=per_task,
+        evaluation=sections.evaluation,
+        data=sections.data,
+        seed=sections.seed,
+        output_dir=Path(sections.output_dir),
+        overwrite=sections.overwrite,
+        resolved=_resolved(sections, method, shared, tasks),
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(file), "cannot be read", error.strerror or "a YAML file") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            str(file), f"is not YAML: {error}", "see configs/sequences/ for examples"
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError(str(file), "holds no keys", "see configs/sequences/ for examples")
+    return values
+
+
+def _selects_another_method(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
+    ours, theirs = values.get("method"), overrides.get("method")
+    both = isinstance(ours, Mapping) and isinstance(theirs, Mapping)
+    return both and "name" in theirs and theirs["name"] != ours.get("name", DEFAULT_METHOD)  # type: ignore[union-attr]
+
+
+def _task_folders(config_file: Path) -> list[Path]:
+    """Where ``sequence: [math]`` looks for math.yaml: beside the sequences' folder, then under ./configs."""
+    return [config_file.resolve().parent.parent / "tasks", Path("configs/tasks")]
+
+
+def _tasks(sections: _Sections, folders: Sequence[Path]) -> tuple[Task, ...]:
+    data_dir = Path(sections.data.dir)
+    tasks = tuple(load_task(spec, search=folders, data_dir=data_dir) for spec in sections.sequence)
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError("sequence", f"two tasks are named {name!r}", "a name of its own for each task")
+    return tasks
+
+
+def _resolved(
+    sections: _Sections, method: Method, training: Mapping[str, Any], tasks: Sequence[Task]
+) -> dict[str, Any]:
+    plain = sections.model_dump(mode="json", exclude={"sequence", "method", "training"})
+    return {
+        "model": plain["model"],
+        "sequence": [task.config.model_dump(mode="json", exclude_defaults=True) for task in tasks],
+        "method": method.model_dump(mode="json"),
+        "training": dict(training),
+        **{key: plain[key] for key in ("evaluation", "data", "seed", "output_dir")},
+    }

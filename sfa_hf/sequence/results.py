@@ -1,0 +1,45 @@
+"""results.json: what a run found, in the one shape that every report reads."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+from sfa_hf.sequence.run_folder import SCHEMA, RunState
+from sfa_hf.sequence.scores import summary
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "peft", "deepspeed")
+
+
+def results(resolved: Mapping[str, Any], state: RunState) -> dict[str, Any]:
+    """The content of results.json at this point of the run; ``summary`` is None until the last row is there."""
+    names = [task["name"] for task in resolved["sequence"]]
+    finished = state.evaluated == len(names) + 1
+    return {
+        "schema": SCHEMA,
+        "model": resolved["model"]["name_or_path"],
+        "method": resolved["method"],
+        "seed": resolved["seed"],
+        "world_size": state.world_size,
+        "engine": state.engine,
+        "tasks": names,
+        "metrics_used": state.metrics_used,
+        "scores": state.scores,
+        "stderr": state.stderr,
+        "summary": summary(state.scores) if finished else None,
+        "merges": state.merges,
+        "cost": state.cost,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that a result depends on, where installed."""
+    found = {}
+    for name in ("sfa_hf", *LIBRARIES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

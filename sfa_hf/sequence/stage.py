@@ -1,0 +1,130 @@
+"""Training one task of a sequence, and holding a model that is only scored."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.integrations.deepspeed import deepspeed_init, is_deepspeed_zero3_enabled
+
+from sfa_hf import engines
+from sfa_hf.errors import ConfigError
+from sfa_hf.methods import Method, Stage
+from sfa_hf.models import load_model
+from sfa_hf.tasks import Encoding, Task, collator, encode
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Trained:
+    """A task's model right after its last step, still where training left it.
+
+    Attributes:
+        trainer: holds the model, on its engine.
+        seconds: wall time of ``train()``; the merges' share is in them.
+        merges: one record a merge, as in results.json.
+    """
+
+    trainer: Trainer
+    seconds: float
+    merges: list[dict[str, Any]]
+
+    @property
+    def engine(self) -> str:
+        try:
+            return engines.attach(self.trainer.model, self.trainer.optimizer).name
+        except NotImplementedError:  # a method that merges nothing may train on an engine that cannot merge
+            return str(self.trainer.accelerator.distributed_type.value).lower()
+
+
+@contextmanager
+def trained(
+    stage: Stage, task: Task, method: Method, arguments: TrainingArguments, encoding: Encoding, dtype: str
+) -> Iterator[Trained]:
+    """Train ``task`` from ``stage.start``; the model lives until the block ends."""
+    _save_whole_models(arguments)
+    model, tokenizer = load_model(stage.start, dtype)
+    rows, report = encode(task.train_rows(), tokenizer, encoding)
+    logger.info("%s: %s", task.name, report.summary())
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=collator(tokenizer),
+        processing_class=tokenizer,
+        callbacks=method.callbacks(stage),
+    )
+    started = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - started
+    try:
+        yield Trained(
+            trainer, seconds, _merges(trainer.state.log_history, task.name, trainer.state.max_steps)
+        )
+    finally:
+        trainer.accelerator.free_memory()
+        del trainer, model
+        _collect()
+
+
+@contextmanager
+def only_scored(
+    start: str, dtype: str, arguments: TrainingArguments
+) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+    """Hold the model of ``start`` on this process's device, sharded where ZeRO-3 shards it."""
+    model, tokenizer = load_model(start, dtype)
+    try:
+        yield _placed(model, arguments), tokenizer
+    finally:
+        del model
+        _collect()
+
+
+def _placed(model: PreTrainedModel, arguments: TrainingArguments) -> nn.Module:
+    if not is_deepspeed_zero3_enabled():
+        return model.to(arguments.device)
+    trainer = Trainer(model=model, args=arguments)
+    deepspeed_init(trainer, num_training_steps=0, inference=True)
+    trainer.accelerator.prepare(model)
+    return model
+
+
+def _save_whole_models(arguments: TrainingArguments) -> None:
+    """ZeRO-3 writes a model file only where it is told to gather one, and the next task starts from it."""
+    plugin = arguments.deepspeed_plugin
+    if plugin is None:
+        return
+    zero = plugin.hf_ds_config.config.setdefault("zero_optimization", {})
+    if zero.get("stage") == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+
+
+def _merges(history: list[Mapping[str, Any]], task: str, steps: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": task,
+            "step": entry["step"],
+            "of": steps,
+            **{
+                key: entry[f"sfa/{key}"]
+                for key in ("beta", "drift_before", "drift_after", "seconds", "bytes")
+            },
+        }
+        for entry in history
+        if "sfa/merge" in entry
+    ]
+
+
+def _collect() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

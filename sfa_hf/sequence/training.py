@@ -1,0 +1,83 @@
+"""The ``training:`` section: every field of TrainingArguments, checked by name and type."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from transformers import TrainingArguments
+
+from sfa_hf.errors import ConfigError, nearest
+
+# Fields that the runner answers for, and the config key that sets each.
+OWNED = {
+    "output_dir": "output_dir",
+    "seed": "seed",
+    "data_seed": "seed",
+    "do_train": "the script itself",
+    "do_eval": "evaluation",
+    "do_predict": "evaluation",
+    "eval_strategy": "evaluation",
+    "resume_from_checkpoint": "running the same command again",
+    "load_best_model_at_end": "nothing: a task's model is the one at its last step",
+    "remove_unused_columns": "nothing: rows are encoded by the task",
+    "push_to_hub": "nothing: a run stays in its folder",
+}
+
+# What differs from TrainingArguments' own defaults; the user's values go on top.
+DEFAULTS: dict[str, Any] = {"save_strategy": "no", "report_to": "none", "logging_steps": 50}
+
+
+def checked_training(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
+    """Check names and coerce values (YAML reads ``1e-5`` as text) to the types that TrainingArguments declares.
+
+    Args:
+        values: fields of :class:`transformers.TrainingArguments`.
+        key: where they stand in the config, for the error.
+
+    Raises:
+        ConfigError: an unknown field, one that the runner owns, or a value of the wrong type.
+    """
+    return {name: _checked(name, value, f"{key}.{name}") for name, value in values.items()}
+
+
+def training_arguments(values: Mapping[str, Any], output_dir: Path, seed: int) -> TrainingArguments:
+    """Build one task's TrainingArguments from checked values.
+
+    Raises:
+        ConfigError: transformers refuses the combination, e.g. ``bf16`` where the machine has none.
+    """
+    given = {**DEFAULTS, **values}
+    try:
+        return TrainingArguments(output_dir=str(output_dir), seed=seed, remove_unused_columns=False, **given)
+    except (ValueError, ImportError, OSError) as error:
+        raise ConfigError(
+            "training", str(error), "values that transformers.TrainingArguments takes"
+        ) from error
+
+
+def _checked(name: str, value: Any, key: str) -> Any:
+    if name in OWNED:
+        raise ConfigError(key, "is not set here", f"it is set by {OWNED[name]}")
+    if name not in _field_types():
+        raise ConfigError(key, "is not a field of TrainingArguments", nearest(name, _field_types()))
+    try:
+        return _adapter(name).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(key, f"got {value!r}", error.errors()[0]["msg"]) from error
+
+
+@cache
+def _field_types() -> dict[str, Any]:
+    hints = typing.get_type_hints(TrainingArguments)
+    return {field.name: hints[field.name] for field in dataclasses.fields(TrainingArguments) if field.init}
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_field_types()[name], config=ConfigDict(arbitrary_types_allowed=True))
