@@ -1,0 +1,29 @@
+"""Tasks: training rows and held-out rows as prompts and targets, and how they become token ids."""
+
+from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
+from sfa_hf.tasks.encoding import (
+    Encoding,
+    EncodingReport,
+    RightPad,
+    encode,
+    prompt_ids,
+    render_prompt,
+    target_ids,
+)
+from sfa_hf.tasks.task import Row, Task, load_task
+
+__all__ = [
+    "DataSource",
+    "Encoding",
+    "EncodingReport",
+    "RightPad",
+    "Row",
+    "Scoring",
+    "Task",
+    "TaskConfig",
+    "encode",
+    "load_task",
+    "prompt_ids",
+    "render_prompt",
+    "target_ids",
+]

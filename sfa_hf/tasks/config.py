@@ -1,0 +1,176 @@
+"""What a task file may say."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sfa_hf.tasks.templates import ListTemplate, Template
+
+Kind = Literal["generate", "choice", "perplexity"]
+Metric = Literal["exact_match", "accuracy", "f1", "nll"]
+Scalar = str | int | float | bool | None
+
+#: The metrics of each kind of scoring; the first is the default.
+METRICS: dict[Kind, tuple[Metric, ...]] = {
+    "generate": ("exact_match", "f1"),
+    "choice": ("accuracy", "f1"),
+    "perplexity": ("nll",),
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSource(_Strict):
+    """Rows of a task: which ones, and how they become prompts and targets.
+
+    Attributes:
+        path: a local ``.json`` (one list of objects), ``.jsonl``, ``.csv`` (each optionally ``.gz``) or
+            ``.parquet`` file, relative to the data folder; or a dataset folder; or a Hub id; or
+            ``generated:math``, ``generated:law``, ``generated:code``.
+        name: the Hub dataset's configuration.
+        split: which split of a Hub dataset, a dataset folder or generated rows ("train" or "test").
+        revision: the Hub dataset's commit, branch or tag.
+        where: keep the rows whose column has this value, or one of these values.
+        max_chars: keep the rows whose prompt and target together have at most this many characters.
+        shuffle: take the rows in a random order drawn from ``seed`` (before ``limit``).
+        limit: keep the first so many rows.
+        rows: how many rows to generate.
+        seed: of ``shuffle`` and of generated rows.
+        prompt: template for these rows instead of the task's.
+        target: likewise.
+        choices: likewise.
+    """
+
+    path: str = Field(min_length=1)
+    name: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    where: dict[str, Scalar | list[Scalar]] = {}
+    max_chars: int | None = Field(default=None, gt=0)
+    shuffle: bool = False
+    limit: int | None = Field(default=None, gt=0)
+    rows: int | None = Field(default=None, gt=0)
+    seed: int = 0
+    prompt: str | None = None
+    target: str | None = None
+    choices: list[str] | str | None = None
+
+    @field_validator("prompt", "target", "choices")
+    @classmethod
+    def _templates_parse(cls, value: list[str] | str | None, info: Any) -> list[str] | str | None:
+        check_template(value, of_list=info.field_name == "choices")
+        return value
+
+    @model_validator(mode="after")
+    def _rows_are_of_generated_data(self) -> DataSource:
+        if self.is_generated and self.rows is None:
+            raise ValueError("generated data needs rows: how many to generate")
+        if not self.is_generated and self.rows is not None:
+            raise ValueError("rows belongs to generated data; use limit for the others")
+        return self
+
+    @property
+    def is_generated(self) -> bool:
+        return self.path.startswith("generated:")
+
+
+class Scoring(_Strict):
+    """How a model's answers to the held-out prompts become one number, higher is better.
+
+    Attributes:
+        kind: "generate": greedy continuation compared with the target; "choice": the choice with the highest
+            log-likelihood; "perplexity": minus the mean negative log-likelihood of the target's tokens.
+        metric: by kind, see :data:`METRICS`.
+        extract: regular expression searched in output and target before they are compared: the last match
+            counts, its first group if it has one.
+        normalise: divide a choice's log-likelihood by its number of tokens or bytes.
+        positive: the class that F1 is about.
+        max_new_tokens: where generation stops at the latest.
+        stop: generation also ends before the first of these strings.
+    """
+
+    kind: Kind
+    metric: Metric
+    extract: str | None = None
+    normalise: Literal["none", "tokens", "bytes"] = "none"
+    positive: str | None = None
+    max_new_tokens: int = Field(default=64, gt=0)
+    stop: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_metric(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("metric") is None and data.get("kind") in METRICS:
+            return {**data, "metric": METRICS[data["kind"]][0]}
+        return data
+
+    @field_validator("extract")
+    @classmethod
+    def _extract_compiles(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as err:
+            raise ValueError(f"must be a regular expression: {err}") from err
+        return value
+
+    @model_validator(mode="after")
+    def _metric_fits_kind(self) -> Scoring:
+        if self.metric not in METRICS[self.kind]:
+            raise ValueError(f"metrics of kind {self.kind}: {', '.join(METRICS[self.kind])}")
+        if (self.metric == "f1") != (self.positive is not None):
+            raise ValueError("metric f1 needs positive, the class it is about; no other metric has one")
+        return self
+
+
+class TaskConfig(_Strict):
+    """One task: its rows, its templates, its score.
+
+    Attributes:
+        name: under which it stands in results and folder names.
+        prompt: Jinja template over a row's columns.
+        target: likewise; what the model learns to say after the prompt. The two are tokenised apart, so a
+            space between them belongs to one of them.
+        choices: the answers to choose from: a list of templates, or one expression that yields a row's list,
+            e.g. ``"{{ endings }}"``. The target must be one of them.
+        train: where the training rows come from.
+        heldout: where the rows that are scored come from.
+        scoring: how.
+        training: TrainingArguments fields for this task alone.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    prompt: str
+    target: str
+    choices: list[str] | str | None = None
+    train: list[DataSource] = Field(min_length=1)
+    heldout: list[DataSource] = Field(min_length=1)
+    scoring: Scoring
+    training: dict[str, Any] = {}
+
+    @field_validator("prompt", "target", "choices")
+    @classmethod
+    def _templates_parse(cls, value: list[str] | str | None, info: Any) -> list[str] | str | None:
+        check_template(value, of_list=info.field_name == "choices")
+        return value
+
+    @model_validator(mode="after")
+    def _choice_has_choices(self) -> TaskConfig:
+        given = self.choices is not None or all(source.choices is not None for source in self.heldout)
+        if self.scoring.kind == "choice" and not given:
+            raise ValueError("scoring by choice needs choices")
+        return self
+
+
+def check_template(value: list[str] | str | None, *, of_list: bool) -> None:
+    """Raise ValueError, with what is wrong, if a template does not parse."""
+    if value is None:
+        return
+    if of_list:
+        ListTemplate(value)
+    elif isinstance(value, str):
+        Template(value)

@@ -1,0 +1,186 @@
+"""From rows to token ids; the same ids in training and in evaluation.
+
+Prompt and target are tokenised apart and joined, so that the boundary between them is the same whatever follows
+the prompt. What the tokenizer puts before a text (a BOS token) stays before the prompt; what it would put behind
+it (an EOS token) does not, because the text goes on. A target ends with the EOS token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import datasets
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.tasks.task import Row
+
+#: Label of a token that the loss leaves out, as in ``torch.nn.functional.cross_entropy``.
+IGNORED = -100
+
+
+class Encoding(BaseModel):
+    """How rows become token ids.
+
+    Attributes:
+        max_length: most tokens of prompt and target together.
+        loss_on: "target", or "all" to learn the prompt too.
+        chat_template: wrap the prompt as a user's turn with the tokenizer's chat template.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_length: int = Field(default=1024, gt=1)
+    loss_on: Literal["target", "all"] = "target"
+    chat_template: bool = False
+
+
+@dataclass(frozen=True)
+class EncodingReport:
+    """What did not fit.
+
+    Attributes:
+        rows: rows given.
+        prompts_cut: rows whose prompt lost tokens at its beginning.
+        tokens_cut: how many tokens they lost together.
+        rows_dropped: rows left out because the target alone fills ``max_length``.
+    """
+
+    rows: int
+    prompts_cut: int = 0
+    tokens_cut: int = 0
+    rows_dropped: int = 0
+
+    def __str__(self) -> str:
+        cut = f"{self.prompts_cut} prompts cut from the left by {self.tokens_cut} tokens in all"
+        return f"{self.rows} rows: {cut}, {self.rows_dropped} rows dropped for too long a target"
+
+
+def encode(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, encoding: Encoding
+) -> tuple[datasets.Dataset, EncodingReport]:
+    """Token ids and labels of training rows.
+
+    A target is never cut: a prompt that is too long loses tokens at its beginning (its BOS token stays), and a
+    row whose target leaves no room for a prompt is dropped.
+
+    Returns:
+        A dataset with columns ``input_ids`` and ``labels`` (equal lengths, at most ``encoding.max_length``;
+        labels are -100 on the prompt unless ``loss_on`` is "all"), and what was cut or dropped.
+
+    Raises:
+        ConfigError: no row fits, or a chat template is asked for and the tokenizer has none.
+    """
+    columns: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
+    cuts: list[int] = []
+    prompts = prompt_ids([row.prompt for row in rows], tokenizer, encoding)
+    targets = target_ids([row.target for row in rows], tokenizer)
+    for prompt, target in zip(prompts, targets, strict=True):
+        room = encoding.max_length - len(target)
+        if room < 1:
+            continue
+        kept = cut_left(prompt, room, tokenizer.bos_token_id)
+        cuts.append(len(prompt) - len(kept))
+        columns["input_ids"].append(kept + target)
+        columns["labels"].append((kept if encoding.loss_on == "all" else [IGNORED] * len(kept)) + target)
+    if not cuts:
+        problem = f"is {encoding.max_length}: every one of {len(rows)} targets is too long"
+        raise ConfigError("encoding.max_length", problem, f"more than {min(map(len, targets), default=1)}")
+    report = EncodingReport(len(rows), sum(cut > 0 for cut in cuts), sum(cuts), len(rows) - len(cuts))
+    return datasets.Dataset.from_dict(columns), report
+
+
+def prompt_ids(
+    prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, encoding: Encoding
+) -> list[list[int]]:
+    """Token ids of prompts, whole: BOS as the tokenizer adds it, no EOS.
+
+    Raises:
+        ConfigError: ``encoding.chat_template`` and the tokenizer has none.
+    """
+    if not prompts:
+        return []
+    if encoding.chat_template:
+        # the template's text holds its own special tokens, BOS included
+        texts = [render_chat(prompt, tokenizer) for prompt in prompts]
+        return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    with_special = tokenizer(list(prompts), verbose=False)["input_ids"]
+    plain = tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]
+    return [_without_suffix(ids, text) for ids, text in zip(with_special, plain, strict=True)]
+
+
+def target_ids(
+    targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, eos: bool = True
+) -> list[list[int]]:
+    """Token ids of targets or choices as they continue a prompt: nothing before, EOS behind if there is one."""
+    if not targets:
+        return []
+    end = [tokenizer.eos_token_id] if eos and tokenizer.eos_token_id is not None else []
+    return [
+        ids + end for ids in tokenizer(list(targets), add_special_tokens=False, verbose=False)["input_ids"]
+    ]
+
+
+def render_prompt(row: Row, tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> str:
+    """The text that the model is given for a row."""
+    return render_chat(row.prompt, tokenizer) if chat_template else row.prompt
+
+
+def render_chat(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The prompt as a user's turn, up to where the assistant's answer begins."""
+    if not tokenizer.chat_template:
+        name = tokenizer.name_or_path or type(tokenizer).__name__
+        raise ConfigError("encoding.chat_template", f"is true and the tokenizer of {name} has none", "false")
+    turn = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
+
+def cut_left(ids: list[int], room: int, bos: int | None) -> list[int]:
+    """The last ``room`` tokens; a BOS token at the beginning stays there."""
+    if len(ids) <= room:
+        return ids
+    if bos is not None and ids[0] == bos:
+        return ids[:1] + ids[len(ids) - room + 1 :]
+    return ids[len(ids) - room :]
+
+
+def _without_suffix(with_special: list[int], plain: list[int]) -> list[int]:
+    """Drop what the tokenizer put behind the text; ``plain`` is the text alone."""
+    for start in range(len(with_special) - len(plain) + 1):
+        if with_special[start : start + len(plain)] == plain:
+            return with_special[: start + len(plain)]
+    return with_special
+
+
+@dataclass(frozen=True)
+class RightPad:
+    """Collator: pads a batch on the right to its longest row.
+
+    Padding is told by ``attention_mask`` and by labels of -100, never by the pad token's id, so that a
+    tokenizer may pad with its EOS token without the true EOS being lost from the loss.
+    """
+
+    pad_token_id: int
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> RightPad:
+        """With the tokenizer's pad token, else EOS, else 0: the id does not matter behind the mask."""
+        known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+        return cls(next((each for each in known if each is not None), 0))
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Tensors ``input_ids``, ``labels``, ``attention_mask`` of shape (batch, longest row)."""
+        longest = max(len(row["input_ids"]) for row in rows)
+        fill = {"input_ids": self.pad_token_id, "labels": IGNORED}
+        batch = {
+            name: torch.tensor([list(row[name]) + [pad] * (longest - len(row[name])) for row in rows])
+            for name, pad in fill.items()
+        }
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        batch["attention_mask"] = (torch.arange(longest)[None, :] < lengths[:, None]).long()
+        return batch

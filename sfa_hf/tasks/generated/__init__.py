@@ -1,0 +1,5 @@
+"""Seeded generators of Math, Law and Code rows, for demos and tests that need no download."""
+
+from sfa_hf.tasks.generated.rows import GENERATORS, generate
+
+__all__ = ["GENERATORS", "generate"]

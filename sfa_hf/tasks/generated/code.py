@@ -1,0 +1,55 @@
+"""One English line to one line of Python.
+
+Columns: ``english``, ``code`` (a statement that compiles), ``kind`` (name of its template).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+VARIABLES = (
+    "age", "area", "average", "balance", "batch", "best", "color", "cost", "count", "data", "depth", "distance",
+    "error", "factor", "height", "index", "length", "level", "limit", "mass", "name", "number", "offset", "page",
+    "path", "price", "rank", "rate", "ratio", "result", "row", "score", "size", "speed", "start", "step", "sum_of",
+    "time", "token", "total", "value", "weight", "width", "year",
+)  # fmt: skip
+LISTS = (
+    "files",
+    "items",
+    "keys",
+    "lines",
+    "names",
+    "nodes",
+    "pages",
+    "points",
+    "rows",
+    "users",
+    "values",
+    "words",
+)
+_OPERATORS = (("plus", "+"), ("minus", "-"), ("times", "*"), ("divided by", "/"))
+_COMPARISONS = (("greater than", ">"), ("less than", "<"), ("equal to", "=="))
+#: English and Python of each kind; {w}/{op} and {cw}/{cmp} are an operator's word and sign.
+TEMPLATES: dict[str, tuple[str, str]] = {
+    "assign": ("set {x} to {y} {w} {n}", "{x} = {y} {op} {n}"),
+    "combine": ("set {x} to {y} {w} {z}", "{x} = {y} {op} {z}"),
+    "increase": ("increase {x} by {y}", "{x} += {y}"),
+    "append": ("append {x} {w} {n} to {items}", "{items}.append({x} {op} {n})"),
+    "print": ("print {x} {w} {n}", "print({x} {op} {n})"),
+    "length": ("set {x} to the length of {items} {w} {n}", "{x} = len({items}) {op} {n}"),
+    "element": ("set {x} to element {n} of {items}", "{x} = {items}[{n}]"),
+    "condition": ("if {x} is {cw} {n} set {y} to {z}", "if {x} {cmp} {n}: {y} = {z}"),
+    "loop": ("for each {x} in {items} print {x} {w} {n}", "for {x} in {items}: print({x} {op} {n})"),
+}
+
+
+def draw(rng: random.Random) -> dict[str, Any]:
+    """One row."""
+    kind = rng.choice(tuple(TEMPLATES))
+    x, y, z = rng.sample(VARIABLES, 3)
+    (w, op), (cw, cmp) = rng.choice(_OPERATORS), rng.choice(_COMPARISONS)
+    slots = {"x": x, "y": y, "z": z, "w": w, "op": op, "cw": cw, "cmp": cmp}
+    slots |= {"items": rng.choice(LISTS), "n": str(rng.randint(0, 99))}
+    english, code = (text.format(**slots) for text in TEMPLATES[kind])
+    return {"english": english, "code": code, "kind": kind}

@@ -1,0 +1,203 @@
+"""A task: training rows and held-out rows, each a prompt and its target."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.tasks.config import DataSource, TaskConfig
+from sfa_hf.tasks.sources import read_source
+from sfa_hf.tasks.templates import ListTemplate, MissingColumnError, NullColumnError, Template
+from sfa_hf.validation import as_config_error
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rendered row.
+
+    Attributes:
+        prompt: what the model is given.
+        target: what it should continue with.
+        choices: the answers to choose from; empty for a training row and for tasks without choices.
+        index: position in the task's list of held-out (or training) rows.
+    """
+
+    prompt: str
+    target: str
+    choices: tuple[str, ...] = ()
+    index: int = 0
+
+
+class Task:
+    """A task whose rows are read on first use and kept.
+
+    Args:
+        config: what the task file says.
+        data_dir: folder that the local paths in it are relative to.
+    """
+
+    def __init__(self, config: TaskConfig, data_dir: Path) -> None:
+        self.config = config
+        self.name = config.name
+        self._data_dir = data_dir
+
+    def check(self) -> None:
+        """Read and render every row, so that a bad file is found before any training.
+
+        Raises:
+            ConfigError: one line about the first thing that is wrong.
+        """
+        _ = self._train, self._heldout
+
+    def train_rows(self) -> list[Row]:
+        """All training rows, sources one after another."""
+        return [row for rows in self._train for row in rows]
+
+    def heldout_rows(self, limit: int | None = None) -> list[Row]:
+        """The held-out rows, or a fixed random subset that takes the same share of every source.
+
+        A smaller limit's subset is part of a larger one's.
+        """
+        if limit is None:
+            return [row for rows in self._heldout for row in rows]
+        ranked = [pair for rows in self._heldout for pair in _spread(rows)]
+        chosen = [row for _, row in sorted(ranked, key=lambda pair: pair[0])[:limit]]
+        return sorted(chosen, key=lambda row: row.index)
+
+    @cached_property
+    def _train(self) -> list[list[Row]]:
+        return _numbered([self._rows("train", i, source) for i, source in enumerate(self.config.train)])
+
+    @cached_property
+    def _heldout(self) -> list[list[Row]]:
+        return _numbered([self._rows("heldout", i, source) for i, source in enumerate(self.config.heldout)])
+
+    def _rows(self, part: str, position: int, source: DataSource) -> list[Row]:
+        key = f"{self.name}.{part}.{position}"
+        render = _Renderer(self.config, source, key, with_choices=part == "heldout")
+        rendered = (render(number, row) for number, row in read_source(source, self._data_dir, key))
+        short = (row for row in rendered if _length(row) <= (source.max_chars or _length(row)))
+        rows = list(islice(short, source.limit))
+        if not rows:
+            raise ConfigError(
+                key, f"{source.path} yields no rows", "at least one row left by where and max_chars"
+            )
+        return rows
+
+
+class _Renderer:
+    """Turns a source's columns into a :class:`Row`; says which row and column fails."""
+
+    def __init__(self, config: TaskConfig, source: DataSource, key: str, *, with_choices: bool) -> None:
+        self._key, self._path = key, source.path
+        self._prompt = Template(config.prompt if source.prompt is None else source.prompt)
+        self._target = Template(config.target if source.target is None else source.target)
+        choices = config.choices if source.choices is None else source.choices
+        self._choices = ListTemplate(choices) if with_choices and choices is not None else None
+
+    def __call__(self, number: int, columns: Mapping[str, Any]) -> Row:
+        prompt = self._render("prompt", self._prompt, number, columns)
+        target = self._render("target", self._target, number, columns)
+        if self._choices is None:
+            return Row(prompt, target)
+        choices = self._render("choices", self._choices, number, columns)
+        if target not in choices:
+            right = f"one of its choices: {', '.join(map(repr, choices))}"
+            raise ConfigError(
+                f"{self._key}.target", f"{self._path} row {number} has target {target!r:.60}", right
+            )
+        return Row(prompt, target, choices)
+
+    def _render(self, field: str, template: Any, number: int, columns: Mapping[str, Any]) -> Any:
+        key, where = f"{self._key}.{field}", f"{self._path} row {number}"
+        try:
+            return template.render(columns)
+        except MissingColumnError as err:
+            raise ConfigError(
+                key, f"{where} has no column '{err}'", f"its columns: {', '.join(columns)}"
+            ) from None
+        except NullColumnError as err:
+            right = "a value in every row, or a template that allows for null, e.g. {{ x | default('') }}"
+            raise ConfigError(key, f"{where} has null in column '{err}'", right) from None
+        except ValueError as err:
+            raise ConfigError(key, f"{where}: the template {err}", "a template that fits every row") from None
+
+
+def _length(row: Row) -> int:
+    return len(row.prompt) + len(row.target)
+
+
+def _numbered(sources: list[list[Row]]) -> list[list[Row]]:
+    count = iter(range(sum(map(len, sources))))
+    return [[replace(row, index=next(count)) for row in rows] for rows in sources]
+
+
+def _spread(rows: Sequence[Row]) -> Iterator[tuple[float, Row]]:
+    """Give the rows, in a fixed random order, evenly spaced places in (0, 1)."""
+    order = list(rows)
+    random.Random(len(order)).shuffle(order)  # noqa: S311 - a reproducible order, not a secret
+    for place, row in enumerate(order):
+        yield (place + 0.5) / len(order), row
+
+
+def load_task(spec: str | Mapping[str, Any], *, search: Sequence[Path], data_dir: Path) -> Task:
+    """A task by name, by file or as a mapping.
+
+    Args:
+        spec: name of a file in one of the ``search`` folders without its suffix ("math", "demo/math"), path of
+            a YAML file, or what such a file would say.
+        search: folders of task files; the first that has the name wins.
+        data_dir: folder that the local data files of the task are relative to.
+
+    Raises:
+        ConfigError: no such task, or the file says something wrong. No row is read yet.
+    """
+    if isinstance(spec, str):
+        path = _find(spec, search)
+        return Task(_validate(_read_yaml(path), f"{path}"), data_dir)
+    return Task(_validate(spec, f"task {spec.get('name', '')}".strip()), data_dir)
+
+
+def _find(name: str, search: Sequence[Path]) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ConfigError("sequence", f"there is no task file {name}", "an existing YAML file")
+        return Path(name)
+    for folder in search:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = [
+        path.relative_to(folder).with_suffix("").as_posix()
+        for folder in search
+        for path in folder.rglob("*.yaml")
+    ]
+    raise ConfigError("sequence", f"there is no task '{name}'", nearest(name, known))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise ConfigError(
+            str(path), f"is not YAML: {err}", "a mapping with name, prompt, target, ..."
+        ) from err
+
+
+def _validate(content: Any, key: str) -> TaskConfig:
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            key, f"holds a {type(content).__name__}", "a mapping with name, prompt, target, ..."
+        )
+    try:
+        return TaskConfig.model_validate(dict(content))
+    except ValidationError as err:
+        raise as_config_error(err, key, TaskConfig) from err
