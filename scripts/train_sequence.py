@@ -1,7 +1,7 @@
 """Fine-tune a model on one task after another and score every task after each.
 
 usage: accelerate launch [ACCELERATE OPTIONS] scripts/train_sequence.py CONFIG.yaml [key=value ...]
-e.g.   accelerate launch scripts/train_sequence.py configs/sequences/demo.yaml method.name=sfa method.beta=0.25
+e.g.   accelerate launch scripts/train_sequence.py configs/sequences/demo.yaml method.beta=0.25
 
 The same command again continues an interrupted run and leaves a finished one alone.
 """

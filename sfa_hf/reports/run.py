@@ -12,6 +12,14 @@ from sfa_hf.files import read_json
 # Metrics whose scores are fractions in [0, 1], shown in per cent; any other is shown as it is.
 FRACTIONS = ("exact_match", "accuracy", "f1")
 
+SUMMARY = {
+    "average_accuracy": "average",
+    "learning_accuracy": "when learned",
+    "backward_transfer": "backward transfer",
+    "forgetting": "forgetting",
+    "forward_transfer": "forward transfer",
+}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -44,6 +52,14 @@ class Run:
         method = self.results["method"]
         shown = [f"{key}={method[key]}" for key in ("beta", "p") if method.get(key) is not None]
         return " ".join([method["name"], *shown])
+
+    @property
+    def summary(self) -> list[tuple[str, str]]:
+        """Name and value of each summary score; empty until the sequence is finished."""
+        values = self.results["summary"] or {}
+        return [
+            (label, f"{values[key]:+.3f}") for key, label in SUMMARY.items() if values.get(key) is not None
+        ]
 
     def score(self, row: int, column: int) -> str:
         """A score and its standard error, in per cent where the metric is a fraction."""

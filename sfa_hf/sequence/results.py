@@ -13,7 +13,7 @@ LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "peft", "deepspe
 
 
 def results(resolved: Mapping[str, Any], state: RunState) -> dict[str, Any]:
-    """The content of results.json at this point of the run; ``summary`` is None until the last row is there."""
+    """The content of results.json at this point; ``summary`` is None until the last row of scores is in."""
     names = [task["name"] for task in resolved["sequence"]]
     finished = state.evaluated == len(names) + 1
     return {
@@ -36,10 +36,5 @@ def results(resolved: Mapping[str, Any], state: RunState) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that a result depends on, where installed."""
-    found = {}
-    for name in ("sfa_hf", *LIBRARIES):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {dist.name.lower().replace("-", "_") for dist in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in ("sfa_hf", *LIBRARIES) if name in installed}

@@ -90,14 +90,7 @@ class _Run:
                 shutil.rmtree(folder, ignore_errors=True)  # an interrupted task starts over
         logger.info("task %d of %d: %s", index + 1, len(self.config.tasks), task.name)
         stage = Stage(index=index, task=task.name, start=self._weights(index), folder=folder)
-        return trained(
-            stage,
-            task,
-            self.config.method,
-            self._arguments(index),
-            self.config.data,
-            self.config.model.dtype,
-        )
+        return trained(stage, self.config, self._arguments(index))
 
     def _keep(self, training: Trained, index: int) -> None:
         """Save the task's model under its final name, then note it in the state."""

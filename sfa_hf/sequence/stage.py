@@ -16,10 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.integrations.deepspeed import deepspeed_init, is_deepspeed_zero3_enabled
 
 from sfa_hf import engines
-from sfa_hf.errors import ConfigError
-from sfa_hf.methods import Method, Stage
+from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
-from sfa_hf.tasks import Encoding, Task, collator, encode
+from sfa_hf.sequence.config import RunConfig
+from sfa_hf.tasks import RightPad, encode
 
 logger = logging.getLogger(__name__)
 
@@ -47,21 +47,20 @@ class Trained:
 
 
 @contextmanager
-def trained(
-    stage: Stage, task: Task, method: Method, arguments: TrainingArguments, encoding: Encoding, dtype: str
-) -> Iterator[Trained]:
-    """Train ``task`` from ``stage.start``; the model lives until the block ends."""
+def trained(stage: Stage, config: RunConfig, arguments: TrainingArguments) -> Iterator[Trained]:
+    """Train the stage's task from ``stage.start``; the model lives until the block ends."""
     _save_whole_models(arguments)
-    model, tokenizer = load_model(stage.start, dtype)
-    rows, report = encode(task.train_rows(), tokenizer, encoding)
-    logger.info("%s: %s", task.name, report.summary())
+    task = config.tasks[stage.index]
+    model, tokenizer = load_model(stage.start, config.model.dtype)
+    rows, report = encode(task.train_rows(), tokenizer, config.data)
+    logger.info("%s: %s", task.name, report)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=collator(tokenizer),
+        data_collator=RightPad.of(tokenizer),
         processing_class=tokenizer,
-        callbacks=method.callbacks(stage),
+        callbacks=config.method.callbacks(stage),
     )
     started = time.perf_counter()
     trainer.train()

@@ -34,7 +34,7 @@ DEFAULTS: dict[str, Any] = {"save_strategy": "no", "report_to": "none", "logging
 
 
 def checked_training(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
-    """Check names and coerce values (YAML reads ``1e-5`` as text) to the types that TrainingArguments declares.
+    """Check names, and coerce values (YAML reads ``1e-5`` as text) to the types of TrainingArguments.
 
     Args:
         values: fields of :class:`transformers.TrainingArguments`.

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.sequence.run_folder import RunFolder, RunState, differing_keys
+
+CONFIG: dict[str, Any] = {"method": {"name": "sfa", "beta": 0.5}, "seed": 0, "output_dir": "here"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = RunFolder(tmp_path / "run", CONFIG)
+    made.create(overwrite=False)
+    return made
+
+
+def test_a_new_folder_has_no_state(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path / "run", CONFIG).read() is None
+
+
+def test_state_is_read_back(folder: RunFolder) -> None:
+    state = RunState(trained=1, scores=[[0.1], [0.2]], stderr=[[0.0], [0.0]], metrics_used={"a": "accuracy"})
+    folder.write(state)
+    assert RunFolder(folder.path, CONFIG).read() == state
+
+
+def test_moving_a_run_does_not_make_it_another(folder: RunFolder) -> None:
+    folder.write(RunState(trained=1))
+    moved = RunFolder(folder.path, {**CONFIG, "output_dir": "elsewhere"}).read()
+    assert moved is not None
+    assert moved.trained == 1
+
+
+def test_another_config_is_refused_by_key(folder: RunFolder) -> None:
+    other = {**CONFIG, "method": {"name": "sfa", "beta": 0.25}}
+    with pytest.raises(ConfigError, match=r"method\.beta \(0\.5 there, 0\.25 here\)"):
+        RunFolder(folder.path, other).read()
+
+
+def test_overwrite_replaces_a_run_and_nothing_else(folder: RunFolder, tmp_path: Path) -> None:
+    folder.write(RunState(trained=2))
+    other = RunFolder(folder.path, {**CONFIG, "seed": 1})
+    other.create(overwrite=True)
+    assert other.read() is None
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="not a run's"):
+        RunFolder(precious, CONFIG).create(overwrite=True)
+    with pytest.raises(ConfigError, match="not a run's"):
+        RunFolder(precious, CONFIG).read()
+    assert (precious / "thesis.txt").exists()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(cut=st.integers(0, 400))
+def test_a_torn_state_is_one_error_and_never_another_state(folder: RunFolder, cut: int) -> None:
+    state = RunState(trained=1, scores=[[0.5]], stderr=[[0.1]])
+    folder.write(state)
+    path = folder.path / "state.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:cut])
+    if whole[:cut].strip() == whole.strip():
+        assert folder.read() == state
+    else:
+        with pytest.raises(ConfigError, match=r"state\.json"):
+            folder.read()
+
+
+def test_an_interrupted_write_leaves_the_old_state(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write(RunState(trained=1))
+
+    def power_cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write(RunState(trained=2))
+    found = folder.read()
+    assert found is not None
+    assert found.trained == 1
+    assert [path.name for path in folder.path.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_a_model_appears_whole_and_its_checkpoints_go(folder: RunFolder) -> None:
+    task = folder.task_folder(0, "math")
+    (task / "checkpoint-5").mkdir(parents=True)
+    written = task / "model.writing"
+    written.mkdir()
+    (written / "model.safetensors").write_bytes(b"weights")
+    folder.adopt_model(written, 0, "math")
+    assert [path.name for path in task.iterdir()] == ["model"]
+    assert (folder.model_folder(0, "math") / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_differing_keys_are_dotted() -> None:
+    assert differing_keys({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
+        "a.c (2 there, 3 here)",
+        "d (None there, 4 here)",
+    ]
