@@ -1,0 +1,64 @@
+"""The model as it stands, on whatever engine trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedTokenizerBase
+
+from sfa_hf.errors import ConfigError
+
+
+class LiveModel:
+    """A causal language model and its tokenizer, as evaluation sees them.
+
+    Attributes:
+        model: without a data-parallel wrapper.
+        tokenizer: its tokenizer.
+        sharded: whether its weights are spread over the processes (ZeRO-3, FSDP2), so that every forward pass
+            is a collective that all of them must make.
+        end_ids: tokens that end an answer: the tokenizer's EOS, which ends targets in training, and the
+            checkpoint's own.
+        device: where inputs go.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model = extract_model_from_parallel(model)
+        self.tokenizer = tokenizer
+        parameters = list(self.model.parameters())
+        self.sharded = any(isinstance(each, DTensor) or hasattr(each, "ds_id") for each in parameters)
+        own = self.model.generation_config.eos_token_id
+        ends = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
+        self.end_ids: list[int] = sorted({each for each in ends if each is not None})
+        # sharded parameters may rest on the host between forward passes, away from where the model computes
+        self.device: torch.device = PartialState().device if self.sharded else parameters[0].device
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that the model has positions for; None if its config does not say."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def pad_id(self) -> int:
+        """Any token will do behind the attention mask: the pad token, else EOS, else 0."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return next((each for each in known if each is not None), 0)
+
+    def conditioned(self, prompt: Sequence[int]) -> list[int]:
+        """``prompt``, or BOS (else EOS) in place of an empty one: the first token needs something before it.
+
+        Raises:
+            ConfigError: the prompt is empty and the tokenizer has neither.
+        """
+        if prompt:
+            return list(prompt)
+        known = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        start = next((each for each in known if each is not None), None)
+        if start is None:
+            raise ConfigError("prompt", "is empty, and the tokenizer has no BOS or EOS token", "some text")
+        return [start]

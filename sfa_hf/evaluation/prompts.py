@@ -1,0 +1,72 @@
+"""A task's held-out rows as token ids: cut where training cuts them, never longer than the model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.evaluation.likelihood import Continuation
+from sfa_hf.evaluation.live import LiveModel
+from sfa_hf.tasks.encoding import Encoding, cut_left, prompt_ids, target_ids
+from sfa_hf.tasks.task import Row
+
+
+def generation_prompts(
+    rows: Sequence[Row], live: LiveModel, encoding: Encoding, max_new_tokens: int
+) -> tuple[list[list[int]], int]:
+    """Prompts for :func:`greedy_answers`, and how many of them lost tokens at their beginning.
+
+    A prompt may fill ``encoding.max_length``, as long as the model has positions for the answer too.
+
+    Raises:
+        ConfigError: ``max_new_tokens`` alone is more than the model reads.
+    """
+    room = encoding.max_length
+    if live.context is not None:
+        room = min(room, live.context - max_new_tokens)
+    if room < 1:
+        problem = f"is {max_new_tokens}, and the model reads {live.context} tokens"
+        raise ConfigError("scoring.max_new_tokens", problem, f"fewer than {live.context}")
+    whole = _prompts(rows, live, encoding)
+    prompts = [cut_left(prompt, room, live.tokenizer.bos_token_id) for prompt in whole]
+    return prompts, _shorter(prompts, whole)
+
+
+def continuations(
+    rows: Sequence[Row], targets: Sequence[Sequence[str]], live: LiveModel, encoding: Encoding
+) -> tuple[list[Continuation], int]:
+    """Each row's prompt with each of its targets, in order, and how many prompts lost their beginning.
+
+    Targets are tokenised as in training, without the EOS token that ends them there.
+
+    Raises:
+        ConfigError: a target is longer than the model reads; it is never cut.
+    """
+    bos, limit = live.tokenizer.bos_token_id, min(encoding.max_length, live.context or encoding.max_length)
+    whole = _prompts(rows, live, encoding)
+    found: list[Continuation] = []
+    cut = 0
+    for row, prompt, texts in zip(rows, whole, targets, strict=True):
+        ids = target_ids(texts, live.tokenizer, eos=False)
+        longest = max(map(len, ids))
+        _check_fits(row, longest, live.context)
+        # all of a row's choices follow the same prompt, so that they compete on equal terms
+        kept = cut_left(prompt, max(limit - longest, 1), bos)
+        cut += len(kept) < len(prompt)
+        found += [Continuation(kept, target) for target in ids]
+    return found, cut
+
+
+def _prompts(rows: Sequence[Row], live: LiveModel, encoding: Encoding) -> list[list[int]]:
+    prompts = prompt_ids([row.prompt for row in rows], live.tokenizer, encoding)
+    return [live.conditioned(prompt) for prompt in prompts]
+
+
+def _check_fits(row: Row, tokens: int, context: int | None) -> None:
+    if context is not None and tokens >= context:
+        problem = f"row {row.index} has a target of {tokens} tokens, and the model reads {context}"
+        raise ConfigError("heldout", problem, "shorter rows, e.g. by max_chars")
+
+
+def _shorter(kept: Sequence[list[int]], whole: Sequence[list[int]]) -> int:
+    return sum(len(a) < len(b) for a, b in zip(kept, whole, strict=True))

@@ -1,0 +1,93 @@
+"""The choice that the model finds most likely, compared with the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sfa_hf.evaluation.likelihood import log_likelihoods
+from sfa_hf.evaluation.metrics.loading import compute
+from sfa_hf.evaluation.prompts import continuations
+from sfa_hf.evaluation.scoring.base import Asked, Job, Judged
+from sfa_hf.tasks.config import Scoring
+from sfa_hf.tasks.task import Row
+
+# by what a choice's log-likelihood is divided -> the metric's name
+ACCURACIES = {"none": "accuracy", "tokens": "accuracy_per_token", "bytes": "accuracy_per_byte"}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """ln P(choice | prompt) in nats and the number of tokens, of each of a row's choices."""
+
+    log_likelihoods: list[float]
+    tokens: list[int]
+
+    def best(self, texts: Sequence[str], normalise: str) -> int:
+        """Position of the choice with the highest log-likelihood, divided as asked; first of equals."""
+        scores = [
+            total / size
+            for total, size in zip(self.log_likelihoods, self._sizes(texts, normalise), strict=True)
+        ]
+        return max(range(len(scores)), key=scores.__getitem__)
+
+    def _sizes(self, texts: Sequence[str], normalise: str) -> list[int]:
+        sizes = {
+            "none": [1 for _ in texts],
+            "tokens": self.tokens,
+            # the space that separates a choice from its prompt is no part of its length
+            "bytes": [len(text.strip().encode()) for text in texts],
+        }[normalise]
+        return [max(size, 1) for size in sizes]
+
+
+def ask(job: Job) -> Asked[Choices]:
+    """The log-likelihood of every choice of every row."""
+    pairs, cut = continuations(job.rows, [row.choices for row in job.rows], job.live, job.encoding)
+
+    def step(batch: Sequence[int]) -> list[float]:
+        return log_likelihoods(job.live, [pairs[i] for i in batch])
+
+    found = iter(zip(job.run([len(pair) for pair in pairs], step), pairs, strict=True))
+    answers = []
+    for row in job.rows:
+        of_row = [next(found) for _ in row.choices]
+        answers.append(Choices([total for total, _ in of_row], [len(pair.target) for _, pair in of_row]))
+    return Asked(answers, cut)
+
+
+def judge(task: str, rows: Sequence[Row], answers: Sequence[Choices], scoring: Scoring) -> Judged:  # noqa: ARG001
+    """Accuracy, or F1 of the positive class, of the likeliest choice.
+
+    Metrics: accuracy by plain log-likelihood, accuracy_per_token and accuracy_per_byte; for F1 tasks f1,
+    precision and recall under the task's own normalisation.
+    """
+    right = [row.choices.index(row.target) for row in rows]
+    chosen = {
+        way: [answer.best(row.choices, way) for row, answer in zip(rows, answers, strict=True)]
+        for way in ACCURACIES
+    }
+    scores = {way: compute("accuracy", predictions=picks, references=right) for way, picks in chosen.items()}
+    metrics = {name: scores[way]["accuracy"] for way, name in ACCURACIES.items()}
+    picks = chosen[scoring.normalise]
+    primary = {"value": scores[scoring.normalise]["accuracy"], "stderr": scores[scoring.normalise]["stderr"]}
+    outputs = [row.choices[pick] for row, pick in zip(rows, picks, strict=True)]
+    if scoring.metric == "f1":
+        targets = [row.target for row in rows]
+        f1 = compute("f1", predictions=outputs, references=targets, positive=str(scoring.positive))
+        primary = {"value": f1["f1"], "stderr": f1.pop("stderr")}
+        metrics |= f1
+    records = [
+        {
+            "index": row.index,
+            "prompt": row.prompt,
+            "target": row.target,
+            "output": output,
+            "choices": list(row.choices),
+            "log_likelihoods": answer.log_likelihoods,
+            "tokens": answer.tokens,
+            "score": float(output == row.target),
+        }
+        for row, output, answer in zip(rows, outputs, answers, strict=True)
+    ]
+    return Judged(**primary, metrics=metrics, records=records)

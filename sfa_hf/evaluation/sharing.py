@@ -1,0 +1,73 @@
+"""All processes share the rows of a task; each row is counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch.distributed as dist
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+Batch = Sequence[int]
+Result = TypeVar("Result")
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def progress_bar(task: str, rows: int, wanted: bool | None) -> tqdm:
+    """Sequences done and their rate, on the first process; by default only where a terminal shows it."""
+    hidden = None if wanted is None else not wanted  # None is tqdm's word for "unless it is a terminal"
+    return tqdm(total=rows, desc=task, unit="sequence", leave=False, disable=hidden if rank() == 0 else True)
+
+
+def shared(
+    batches: Sequence[Batch],
+    run: Callable[[Batch], Sequence[Result]],
+    *,
+    in_step: bool,
+    bar: tqdm,
+) -> list[Result]:
+    """Run the batches, process r taking batches r, r + W, r + 2W, ..., and collect what they give.
+
+    Args:
+        batches: partition of ``range(n)``, the same on every process.
+        run: one batch's results, in the batch's order.
+        in_step: every forward pass is a collective (weights sharded over the processes): a process that has
+            run out of batches repeats the last one, and its results are thrown away.
+        bar: advanced by the rows that all processes finish in a round.
+
+    Returns:
+        The results of 0 ... n-1, on every process.
+    """
+    found: dict[int, Result] = {}
+    for start in range(0, len(batches), world_size()):
+        mine = start + rank()
+        if mine < len(batches):
+            found.update(zip(batches[mine], run(batches[mine]), strict=True))
+        elif in_step:
+            run(batches[-1])
+        bar.update(sum(len(batch) for batch in batches[start : start + world_size()]))
+    everyones = _everyones(found)
+    return [everyones[index] for index in range(sum(len(batch) for batch in batches))]
+
+
+def from_first_process(make: Callable[[], Result]) -> Result:
+    """What ``make`` returns on process 0, on every process; only process 0 calls it."""
+    box = [make() if rank() == 0 else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]  # type: ignore[return-value]
+
+
+def _everyones(found: dict[int, Result]) -> dict[int, Result]:
+    if world_size() == 1:
+        return found
+    parts: list[dict[int, Result]] = [{} for _ in range(world_size())]
+    dist.all_gather_object(parts, found)
+    return {index: result for part in parts for index, result in part.items()}
