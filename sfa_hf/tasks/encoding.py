@@ -56,7 +56,8 @@ class EncodingReport:
     tokens_cut: int = 0
     rows_dropped: int = 0
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """One line for the log."""
         cut = f"{self.prompts_cut} prompts cut from the left by {self.tokens_cut} tokens in all"
         return f"{self.rows} rows: {cut}, {self.rows_dropped} rows dropped for too long a target"
 
@@ -90,7 +91,7 @@ def encode(
         columns["labels"].append((kept if encoding.loss_on == "all" else [IGNORED] * len(kept)) + target)
     if not cuts:
         problem = f"is {encoding.max_length}: every one of {len(rows)} targets is too long"
-        raise ConfigError("encoding.max_length", problem, f"more than {min(map(len, targets), default=1)}")
+        raise ConfigError("data.max_length", problem, f"more than {min(map(len, targets), default=1)}")
     report = EncodingReport(len(rows), sum(cut > 0 for cut in cuts), sum(cuts), len(rows) - len(cuts))
     return datasets.Dataset.from_dict(columns), report
 
@@ -135,7 +136,7 @@ def render_chat(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """The prompt as a user's turn, up to where the assistant's answer begins."""
     if not tokenizer.chat_template:
         name = tokenizer.name_or_path or type(tokenizer).__name__
-        raise ConfigError("encoding.chat_template", f"is true and the tokenizer of {name} has none", "false")
+        raise ConfigError("data.chat_template", f"is true and the tokenizer of {name} has none", "false")
     turn = [{"role": "user", "content": prompt}]
     return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
@@ -167,12 +168,6 @@ class RightPad:
 
     pad_token_id: int
 
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> RightPad:
-        """With the tokenizer's pad token, else EOS, else 0: the id does not matter behind the mask."""
-        known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
-        return cls(next((each for each in known if each is not None), 0))
-
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Tensors ``input_ids``, ``labels``, ``attention_mask`` of shape (batch, longest row)."""
         longest = max(len(row["input_ids"]) for row in rows)
@@ -184,3 +179,9 @@ class RightPad:
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         batch["attention_mask"] = (torch.arange(longest)[None, :] < lengths[:, None]).long()
         return batch
+
+
+def collator(tokenizer: PreTrainedTokenizerBase) -> RightPad:
+    """A collator that pads with the tokenizer's pad token, else EOS, else 0: the mask hides the id."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return RightPad(next((each for each in known if each is not None), 0))

@@ -1,0 +1,122 @@
+"""Small models of three families, built from nothing in half a minute, for demos and tests without a download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from sfa_hf.models import cache
+from sfa_hf.models.pretraining import pretrain, reproducible
+from sfa_hf.models.text import documents, task_words
+from sfa_hf.models.tokenizer import train_tokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a built-in model's weights; it is part of the cache key.
+
+    Attributes:
+        family: "pythia", "llama" or "qwen".
+        hidden: width of the residual stream.
+        layers: number of blocks.
+        heads: attention heads.
+        vocabulary: number of tokens.
+        positions: longest sequence the config states.
+        documents: how many generated texts there are to train on.
+        steps: optimizer steps of pre-training.
+        batch: windows in a step.
+        window: tokens in a window.
+        learning_rate: its peak.
+        seed: of texts, initial weights and batches.
+    """
+
+    family: str
+    hidden: int = 128
+    layers: int = 2
+    heads: int = 4
+    vocabulary: int = 1024
+    positions: int = 256
+    documents: int = 12_000
+    steps: int = 400
+    batch: int = 32
+    window: int = 48
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+
+BUILTINS: dict[str, Recipe] = {f"builtin:{family}": Recipe(family) for family in ("pythia", "llama", "qwen")}
+
+
+def built(recipe: Recipe, cache_dir: Path | None = None) -> Path:
+    """The folder of the recipe's model, built now if the cache does not hold it whole."""
+    return cache.folder(asdict(recipe), lambda target: _build(recipe, target), cache_dir)
+
+
+def _build(recipe: Recipe, target: Path) -> None:
+    texts = documents(recipe.documents, recipe.seed)
+    tokenizer = train_tokenizer(texts + task_words(recipe.documents, recipe.seed), recipe.family, recipe.vocabulary, recipe.positions)
+    with reproducible(recipe.seed):
+        model = _MODELS[recipe.family](recipe, len(tokenizer), tokenizer)
+        pretrain(model, tokenizer, texts, recipe)
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def _pythia(recipe: Recipe, vocabulary: int, tokenizer: Any) -> PreTrainedModel:
+    config = GPTNeoXConfig(
+        vocab_size=vocabulary,
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        intermediate_size=4 * recipe.hidden,
+        max_position_embeddings=recipe.positions,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return GPTNeoXForCausalLM(config)
+
+
+def _llama(recipe: Recipe, vocabulary: int, tokenizer: Any) -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(**_gated(recipe, vocabulary, tokenizer)))
+
+
+def _qwen(recipe: Recipe, vocabulary: int, tokenizer: Any) -> PreTrainedModel:
+    return Qwen2ForCausalLM(Qwen2Config(**_gated(recipe, vocabulary, tokenizer)))
+
+
+def _gated(recipe: Recipe, vocabulary: int, tokenizer: Any) -> dict[str, Any]:
+    """Llama's and Qwen's shape: a gated MLP of about the same size as GPT-NeoX's, two heads to a key head."""
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": recipe.hidden,
+        "num_hidden_layers": recipe.layers,
+        "num_attention_heads": recipe.heads,
+        "num_key_value_heads": recipe.heads // 2,
+        "intermediate_size": 8 * recipe.hidden // 3 // 8 * 8,
+        "max_position_embeddings": recipe.positions,
+        "tie_word_embeddings": False,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "dtype": torch.float32,
+    }
+
+
+_MODELS: dict[str, Callable[[Recipe, int, Any], PreTrainedModel]] = {
+    "pythia": _pythia,
+    "llama": _llama,
+    "qwen": _qwen,
+}

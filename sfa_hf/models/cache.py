@@ -1,0 +1,81 @@
+"""Folders named by the hash of what made them; found whole or built again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sfa_hf.files import write_json
+
+_MANIFEST = "manifest.json"
+#: Code that decides what is built: a change to it is a change of the content.
+_SOURCES = ("models", "tasks/generated")
+_LIBRARIES = ("torch", "transformers", "tokenizers")
+
+
+def root() -> Path:
+    """``$SFA_HF_CACHE``, else ``sfa_hf`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    own = os.environ.get("SFA_HF_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(own).expanduser() if own else Path(shared).expanduser() / "sfa_hf"
+
+
+def folder(recipe: Mapping[str, Any], build: Callable[[Path], None], cache_dir: Path | None = None) -> Path:
+    """The folder that ``build`` fills for ``recipe``.
+
+    It appears under its name by one rename, when it is whole. A folder that lacks files or whose files differ
+    from the manifest (a copy cut short, a full disk) is built again. Processes that ask at once wait for one.
+
+    Args:
+        recipe: JSON values; part of the name's hash, with this package's code and the libraries' versions.
+        build: fills an empty folder.
+        cache_dir: parent folder; None is :func:`root`.
+    """
+    parent = cache_dir or root()
+    parent.mkdir(parents=True, exist_ok=True)
+    target = parent / f"{recipe.get('family', 'model')}-{_digest(recipe)}"
+    if _is_whole(target):
+        return target
+    with FileLock(target.with_suffix(".lock")):
+        if not _is_whole(target):
+            _fill(target, build)
+    return target
+
+
+def _fill(target: Path, build: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        filled = Path(temporary) / "model"
+        filled.mkdir()
+        build(filled)
+        write_json(filled / _MANIFEST, _hashes(filled))
+        shutil.rmtree(target, ignore_errors=True)
+        filled.rename(target)
+
+
+def _is_whole(target: Path) -> bool:
+    try:
+        manifest = json.loads((target / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(manifest == _hashes(target))
+
+
+def _hashes(filled: Path) -> dict[str, str]:
+    files = sorted(path for path in filled.iterdir() if path.name != _MANIFEST)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _digest(recipe: Mapping[str, Any]) -> str:
+    package = Path(__file__).parent.parent
+    code = [path.read_text("utf-8") for part in _SOURCES for path in sorted((package / part).glob("*.py"))]
+    content = [dict(recipe), code, [version(library) for library in _LIBRARIES]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

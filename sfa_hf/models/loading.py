@@ -1,0 +1,98 @@
+"""From a name to a model and its tokenizer, or one line about why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.hub import from_hub
+from sfa_hf.models.builtin import BUILTINS, Recipe, built
+
+KEY = "model.name_or_path"
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+
+def resolve_model(name_or_path: str, cache_dir: Path | None = None, recipe: Recipe | None = None) -> str:
+    """Where the model lies: a folder, or a Hub id as it was given.
+
+    A built-in model is built the first time (half a minute on two cores) and found in the cache afterwards;
+    several processes may ask at once, one builds. Call it before any process group or DeepSpeed set-up, which
+    a model under construction must not see.
+
+    Args:
+        name_or_path: Hub id, folder, or one of :data:`BUILTINS`.
+        cache_dir: where built-in models are kept; None is ``$SFA_HF_CACHE``, else ``sfa_hf`` under
+            ``$XDG_CACHE_HOME`` or ``~/.cache``.
+        recipe: how a built-in model is built, instead of its own recipe.
+
+    Raises:
+        ConfigError: no such built-in model, no such folder, or a folder without a config or weights.
+    """
+    if name_or_path.startswith("builtin:"):
+        if name_or_path not in BUILTINS:
+            raise ConfigError(KEY, f"there is no built-in model '{name_or_path}'", nearest(name_or_path, BUILTINS))
+        return str(built(recipe or BUILTINS[name_or_path], cache_dir))
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        return str(folder)
+    if not _HUB_ID.fullmatch(name_or_path):
+        right = "an existing folder, a Hub id, or builtin:pythia, builtin:llama, builtin:qwen"
+        raise ConfigError(KEY, f"there is no folder {name_or_path}", right)
+    return name_or_path
+
+
+def load_model(
+    name_or_path: str, dtype: str, **kwargs: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer.
+
+    Weights are read from safetensors alone: nothing is unpickled. A tokenizer without a pad token pads with
+    its EOS token, or its unknown token; labels are masked by length and not by that id (see
+    :class:`sfa_hf.tasks.RightPad`), so a true EOS still counts in the loss.
+
+    Args:
+        name_or_path: as for :func:`resolve_model`.
+        dtype: name of the weights' dtype, e.g. "float32", "bfloat16".
+        kwargs: further arguments of ``AutoModelForCausalLM.from_pretrained``.
+
+    Raises:
+        ConfigError: it cannot be had, or is not a causal language model with a tokenizer.
+    """
+    where = resolve_model(name_or_path)
+    loading = _from_folder(where) if Path(where).is_dir() else from_hub(KEY, f"model {where}")
+    with loading:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        model = AutoModelForCausalLM.from_pretrained(
+            where, dtype=getattr(torch, dtype), use_safetensors=True, **kwargs
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return model, tokenizer
+
+
+def _check_folder(folder: Path) -> None:
+    right = "a folder that save_pretrained wrote, with its weights in safetensors"
+    if not (folder / "config.json").is_file():
+        raise ConfigError(KEY, f"{folder} has no config.json", right)
+    if not list(folder.glob("*.safetensors")):
+        pickled = " (a pickled .bin file is not read)" if list(folder.glob("*.bin")) else ""
+        raise ConfigError(KEY, f"{folder} has no weights{pickled}", right)
+
+
+@contextmanager
+def _from_folder(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as err:
+        lines = str(err).strip().splitlines() or [type(err).__name__]
+        right = "a causal language model and its tokenizer, as save_pretrained writes them"
+        raise ConfigError(KEY, f"{folder} cannot be loaded: {lines[0]}", right) from err

@@ -1,0 +1,67 @@
+"""The moment of pre-training that gives a built-in model something to forget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from sfa_hf.models.builtin import Recipe
+
+#: Sums are split among threads, so their number is part of the result. One: several processes may share the
+#: cores, and for matrices this small a second thread gains little.
+_THREADS = 1
+
+
+@contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Seed torch and fix its thread count inside; leave both outside as they were."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def pretrain(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], recipe: Recipe
+) -> None:
+    """Train on next tokens of ``texts``, AdamW with a short warm-up and a cosine to a tenth."""
+    stream = _stream(tokenizer, texts)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
+    model.train()
+    for _ in range(recipe.steps):
+        ids = _windows(stream, recipe.batch, recipe.window)
+        model(input_ids=ids, labels=ids).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    model.eval()
+
+
+def _rate(step: int, steps: int) -> float:
+    warm_up = max(1, steps // 20)
+    cosine = 0.55 + 0.45 * math.cos(math.pi * min(1.0, step / max(1, steps)))
+    return min(1.0, (step + 1) / warm_up) * cosine
+
+
+def _stream(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tensor:
+    """All texts as one row of tokens, an EOS behind each."""
+    encoded = tokenizer(list(texts), verbose=False)["input_ids"]
+    return torch.tensor([token for ids in encoded for token in (*ids, tokenizer.eos_token_id)])
+
+
+def _windows(stream: Tensor, batch: int, window: int) -> Tensor:
+    starts = torch.randint(len(stream) - window, (batch, 1))
+    return stream[starts + torch.arange(window)]
