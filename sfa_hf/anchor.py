@@ -1,0 +1,126 @@
+r"""The anchor \theta_o of this rank: the shards that it owns, kept in one flat buffer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sfa_hf.engines.base import Shard
+from sfa_hf.streaming import HostToDevice
+
+_BLOCK = {"cpu": 2**17, "cuda": 2**21}
+"""Elements that a merge handles at once: on a CPU what its cache holds, on a GPU what keeps it busy."""
+
+Allocate = Callable[[int, torch.dtype], Tensor]
+"""``allocate(numel, dtype)`` returns the flat buffer of an anchor."""
+
+
+class Block(NamedTuple):
+    r"""A piece of a shard beside its anchor: what a merge handles at once.
+
+    Attributes:
+        shard: the shard that the piece is cut from.
+        start: index of the piece's first element in ``shard.data``.
+        theta: view of ``shard.data``; edit it in place.
+        theta_o: the anchor of the same elements: fp32, on theta's device, valid until the next block.
+    """
+
+    shard: Shard
+    start: int
+    theta: Tensor
+    theta_o: Tensor
+
+
+class Anchor:
+    r"""\theta_o in the layout of this rank's shards.
+
+    Args:
+        shards: what to anchor.
+        read: gives the anchor's values of a shard: one-dimensional, any dtype and device.
+        dtype: torch.float32 or torch.bfloat16, as kept.
+        allocate: where it is kept.
+    """
+
+    def __init__(
+        self, shards: Sequence[Shard], read: Callable[[Shard], Tensor], dtype: torch.dtype, allocate: Allocate
+    ) -> None:
+        shards = _by_device(shards)
+        self._layout = [_place(shard) for shard in shards]
+        self._buffer = allocate(sum(shard.data.numel() for shard in shards), dtype)
+        self._prefetched: HostToDevice | None = None
+        at = 0
+        for shard in shards:
+            end = at + shard.data.numel()
+            self._buffer[at:end].copy_(read(shard))
+            at = end
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the anchor takes on this rank."""
+        return self._buffer.numel() * self._buffer.element_size()
+
+    def prefetch(self, shards: Sequence[Shard]) -> None:
+        """Start to bring the first bucket to the shards' device, if the anchor is not there."""
+        for device, _, values in self._groups(shards):
+            if device.type == "cuda" and values.device != device:
+                self._prefetched = HostToDevice(values, device)
+                return
+
+    def blocks(self, shards: Sequence[Shard]) -> Iterator[Block]:
+        """Walk over the shards beside their anchor.
+
+        Args:
+            shards: the shards that the anchor was made of, as the engine gives them now, in any order.
+        """
+        for device, group, values in self._groups(shards):
+            start = 0
+            for bucket in self._buckets(values, device):
+                yield from _cut(group, start, bucket)
+                start += bucket.numel()
+
+    def _groups(self, shards: Sequence[Shard]) -> Iterator[tuple[torch.device, list[Shard], Tensor]]:
+        shards = _by_device(shards)
+        if [_place(shard) for shard in shards] != self._layout:
+            raise RuntimeError("the trainable parameters changed after the anchor was taken")
+        at = 0
+        for device, same in itertools.groupby(shards, lambda shard: shard.data.device):
+            group = list(same)
+            end = at + sum(shard.data.numel() for shard in group)
+            if end > at:
+                yield device, group, self._buffer[at:end]
+            at = end
+
+    def _buckets(self, values: Tensor, device: torch.device) -> Iterable[Tensor]:
+        if values.device == device:
+            return [values]
+        prefetched, self._prefetched = self._prefetched, None
+        return prefetched or HostToDevice(values, device)
+
+
+def _cut(shards: Sequence[Shard], start: int, bucket: Tensor) -> Iterator[Block]:
+    """Cut ``bucket``, which holds the anchor of the shards' elements from ``start`` on, into blocks."""
+    limit = _BLOCK[bucket.device.type]
+    in_fp32 = bucket.dtype == torch.float32
+    scratch = bucket.new_empty(0 if in_fp32 else min(limit, bucket.numel()), dtype=torch.float32)
+    begin = -start
+    for shard in shards:
+        end = begin + shard.data.numel()
+        for low in range(max(begin, 0), min(end, bucket.numel()), limit):
+            values = bucket[low : min(low + limit, end)]
+            theta = shard.data[low - begin : low - begin + values.numel()]
+            yield Block(
+                shard, low - begin, theta, values if in_fp32 else scratch[: values.numel()].copy_(values)
+            )
+        begin = end
+
+
+def _by_device(shards: Sequence[Shard]) -> list[Shard]:
+    return sorted(shards, key=lambda shard: str(shard.data.device))
+
+
+def _place(shard: Shard) -> tuple[str, int, int]:
+    return shard.name, shard.offset, shard.data.numel()

@@ -1,0 +1,156 @@
+r"""Reading \theta_o from safetensors: each rank only the rows that it owns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from sfa_hf.engines.base import Shard
+from sfa_hf.errors import ConfigError
+from sfa_hf.hub import from_hub
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = ("model.safetensors", "adapter_model.safetensors")
+
+
+class AnchorFiles:
+    """The tensors of a saved model, found by the model's parameter names.
+
+    Names match as in ``from_pretrained``: under any name of a tied parameter, with or without the base
+    model's prefix, and for PEFT adapters without the adapter's name.
+
+    Args:
+        source: a local folder, or a Hub id.
+        model: the model in training.
+
+    Raises:
+        ConfigError: no safetensors there; a tensor that the model lacks.
+    """
+
+    def __init__(self, source: str, model: nn.Module) -> None:
+        self._source = source
+        self._files = {key: file for path in _locate(source) for key, file in _open(path)}
+        self._aliases = _aliases(model)
+        self._prefix = getattr(model, "base_model_prefix", "")
+        self._adapters = getattr(model, "active_adapters", ()) if hasattr(model, "peft_config") else ()
+        self._refuse_extra(model)
+
+    def check(self, shards: Sequence[Shard]) -> None:
+        """Check that every shard's tensor is there, with the parameter's shape.
+
+        Raises:
+            ConfigError: names the tensor, and both shapes.
+        """
+        for shard in shards:
+            shape = list(self._slice(shard.name).get_shape())
+            if shape != list(shard.shape):
+                problem = f"{self._source} has {shard.name} of shape {shape}, the model {list(shard.shape)}"
+                raise ConfigError("anchor", problem, "a checkpoint of the same model")
+
+    def read(self, shard: Shard) -> Tensor:
+        """Read one shard's values: whole rows from the file, then trimmed to the slice."""
+        size = shard.data.numel()
+        if not shard.shape:
+            key = self._key(shard.name)
+            return self._files[str(key)].get_tensor(key).reshape(-1)[:size]
+        if size == 0:
+            return torch.empty(0)
+        width = max(1, shard.shape[1:].numel())
+        first, last = shard.offset // width, -(-(shard.offset + size) // width)
+        rows = self._slice(shard.name)[first:last].reshape(-1)
+        return rows[shard.offset - first * width :][:size]
+
+    def _slice(self, name: str) -> Any:
+        key = self._key(name)
+        if key is None:
+            raise ConfigError(
+                "anchor", f"{self._source} has no tensor {name}", "a checkpoint of the same model"
+            )
+        return self._files[key].get_slice(key)
+
+    def _key(self, name: str) -> str | None:
+        candidates = (key for alias in self._aliases[name] for key in self._spellings(alias))
+        return next((key for key in candidates if key in self._files), None)
+
+    def _spellings(self, name: str) -> Iterator[str]:
+        yield name
+        if self._prefix:
+            yield name.removeprefix(f"{self._prefix}.")
+            yield f"{self._prefix}.{name}"
+        for adapter in self._adapters:
+            yield name.replace(f".{adapter}.", ".")
+
+    def _refuse_extra(self, model: nn.Module) -> None:
+        known = {*self._aliases, *(name for name, _ in model.named_buffers(remove_duplicate=False))}
+        spelled = {key for name in known for key in self._spellings(name)}
+        ignored = [
+            re.compile(pattern)
+            for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+        ]
+        for key in sorted(self._files.keys() - spelled):
+            if not any(pattern.search(key) for pattern in ignored):
+                shape = list(self._files[key].get_slice(key).get_shape())
+                problem = f"{self._source} has a tensor {key} of shape {shape}, which the model lacks"
+                raise ConfigError("anchor", problem, "a checkpoint of the same model")
+
+
+def _aliases(model: nn.Module) -> dict[str, list[str]]:
+    """Give for each parameter name all names of the same (tied) parameter, itself first."""
+    names = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    return {name: [name, *same] for same in names.values() for name in same}
+
+
+def _locate(source: str) -> list[Path]:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _in_folder(folder)
+    if folder.exists() or source.startswith((".", "/", "~")):
+        raise ConfigError("anchor", f"{source} is not a folder", "a folder of a saved model, or a Hub id")
+    with from_hub("anchor", f"the anchor {source}"):
+        try:
+            index = Path(huggingface_hub.hf_hub_download(source, _INDEX))
+        except EntryNotFoundError:
+            return [Path(huggingface_hub.hf_hub_download(source, _SINGLE[0]))]
+        return [Path(huggingface_hub.hf_hub_download(source, name)) for name in _parts(index)]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    if (folder / _INDEX).is_file():
+        return [folder / name for name in _parts(folder / _INDEX)]
+    for name in _SINGLE:
+        if (folder / name).is_file():
+            return [folder / name]
+    right = f"a folder with {_SINGLE[0]} or {_INDEX}, as save_pretrained writes them"
+    raise ConfigError("anchor", f"no safetensors weights in {folder}", right)
+
+
+def _parts(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            "anchor", f"{index} is not a safetensors index: {error}", "an unbroken index file"
+        ) from error
+
+
+def _open(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        file = safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            "anchor", f"{path} cannot be read: {error}", "an unbroken safetensors file"
+        ) from error
+    for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+        yield key, file

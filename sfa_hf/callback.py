@@ -1,0 +1,231 @@
+"""Sequential Fine-tuning with Averaging (SFA, arXiv 2501.05559) as a callback of the Hugging Face Trainer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from os import PathLike, fspath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sfa_hf import engines, options, schedule
+from sfa_hf.anchor import Anchor
+from sfa_hf.anchor_files import AnchorFiles
+from sfa_hf.anchor_store import DeviceStore, DiskStore, HostStore, Store
+from sfa_hf.engines.optimizers import keeps_moments
+from sfa_hf.errors import ConfigError
+from sfa_hf.merge import Merged, merge
+from sfa_hf.rules import TRAINING_RULES
+from sfa_hf.trainer_log import TrainerLog
+
+_logger = logging.getLogger(__name__)
+
+_ANCHOR_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_DEFAULT_P = 0.25
+_NO_MOMENTS = "this optimizer does not keep Adam's moments (exp_avg, exp_avg_sq); supported: 'keep', or AdamW"
+
+
+class SFACallback(TrainerCallback):
+    r"""Averages the weights in training with an anchor: every pT of the T steps, and at the end.
+
+        \theta <- (1 - \beta) \theta + \beta \theta_o
+
+    \theta_o, the anchor, is the model at the start of the task, which knows the tasks before.
+
+    Example:
+        >>> Trainer(model, args, train_dataset=rows, callbacks=[SFACallback(beta=0.5, p=0.25)]).train()
+
+    A merge is done when a step ends, before that step's log, evaluation and checkpoint, which all see the
+    merged weights. Where another callback stops the training early, its last step merges too. Each merge is
+    logged as ``sfa/merge`` (how many so far), ``sfa/beta``, ``sfa/drift_before`` and ``sfa/drift_after``
+    (||\theta - \theta_o||_2 over the merged parameters), ``sfa/seconds`` and ``sfa/bytes`` (of \theta_o
+    read).
+
+    Args:
+        beta: \beta in [0, 1], the anchor's weight.
+        p: fraction of the training between two merges, in (0, 1]; 0.25 if neither it nor ``merge_every`` is
+            given.
+        merge_every: optimizer steps between two merges, instead of ``p``.
+        anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
+            with safetensors.
+        anchor_device: where \theta_o is kept: "cpu" (page-locked where there is a GPU), "disk" (a mapped file
+            in ``output_dir``) or "device".
+        anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
+        rule: how \theta and \theta_o become one; "average" is the formula above.
+        optimizer_state: what a merge does to Adam's moments of the merged weights: "keep", "reset" (to zero)
+            or "scale" (by 1 - \beta).
+        include: regular expression searched in parameter names; others are not merged.
+        exclude: regular expression; parameters whose names it is found in are not merged.
+
+    Raises:
+        ConfigError: an argument that cannot be right; at the start of training, patterns that leave no
+            parameter, or an anchor that does not fit the model.
+        NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
+    """
+
+    def __init__(
+        self,
+        beta: float = 0.5,
+        p: float | None = None,
+        *,
+        merge_every: int | None = None,
+        anchor: str | PathLike[str] | None = None,
+        anchor_device: str = "cpu",
+        anchor_dtype: str = "float32",
+        rule: str = "average",
+        optimizer_state: str = "keep",
+        include: str | None = None,
+        exclude: str | None = None,
+    ) -> None:
+        if p is not None and merge_every is not None:
+            raise ConfigError("merge_every", f"{merge_every!r} beside p = {p!r}", "one of merge_every and p")
+        self.beta = options.check_beta(beta)
+        self.p = options.check_p(_DEFAULT_P if p is None else p)
+        self.merge_every = None if merge_every is None else options.check_merge_every(merge_every)
+        self.anchor = None if anchor is None else fspath(anchor)
+        self.anchor_device = options.check_choice("anchor_device", anchor_device, ("cpu", "disk", "device"))
+        self.anchor_dtype = options.check_choice("anchor_dtype", anchor_dtype, _ANCHOR_DTYPES)
+        self.rule = options.check_choice("rule", rule, TRAINING_RULES)
+        self.optimizer_state = options.check_choice(
+            "optimizer_state", optimizer_state, ("keep", "reset", "scale")
+        )
+        self.include = options.check_pattern("include", include)
+        self.exclude = options.check_pattern("exclude", exclude)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
+    ) -> None:
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        self._engine = engines.attach(model, optimizer)
+        self._every = self.merge_every or schedule.interval(self.p, state.max_steps)
+        self._merges = schedule.merges_until(state.global_step, state.max_steps, self._every)
+        self._last_merge = 0
+        self._log = TrainerLog()
+        self._check_start(model, optimizer, state)
+        self._take_anchor(model, args, state)
+
+    def on_pre_optimizer_step(
+        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any
+    ) -> None:
+        if schedule.is_merge_step(state.global_step + 1, state.max_steps, self._every):
+            self._theta_o.prefetch(self._shards())
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if schedule.is_merge_step(state.global_step, state.max_steps, self._every):
+            self._merge(args, state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        stopped_early = control.should_training_stop and 0 < state.global_step < state.max_steps
+        if stopped_early and state.global_step != self._last_merge:
+            self._merge(args, state, control)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        del self._theta_o, self._engine, self._log
+        self._store.release()
+
+    def _merge(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        start = time.perf_counter()
+        shards, rule = self._shards(), TRAINING_RULES[self.rule]
+        seed = (args.seed, state.global_step)
+        merged = merge(self._engine, shards, self._theta_o, rule=rule, beta=self.beta, seed=seed)
+        self._treat_moments(shards)
+        self._merges += 1
+        self._last_merge = state.global_step
+        self._log.write(self._record(merged, time.perf_counter() - start), args, state, control)
+
+    def _record(self, merged: Merged, seconds: float) -> dict[str, float]:
+        return {
+            "sfa/merge": self._merges,
+            "sfa/beta": self.beta,
+            "sfa/drift_before": merged.drift_before,
+            "sfa/drift_after": merged.drift_after,
+            "sfa/seconds": seconds,
+            "sfa/bytes": merged.nbytes,
+        }
+
+    def _treat_moments(self, shards: Sequence[engines.Shard]) -> None:
+        factor = {"keep": 1.0, "reset": 0.0, "scale": 1 - self.beta}[self.optimizer_state]
+        if factor == 1 or not shards:
+            return
+        kept = [self._engine.optimizer_state(key, shard) for shard in shards for key in _MOMENTS]
+        moments = [moment for moment in kept if moment is not None]
+        if not moments:
+            raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
+        for moment in moments:
+            moment.mul_(factor)
+
+    def _check_start(self, model: nn.Module, optimizer: Any, state: TrainerState) -> None:
+        if self.anchor is None and state.global_step > 0:
+            problem = f"training resumes at step {state.global_step}, whose weights are not theta_o"
+            raise ConfigError(
+                "anchor", problem, "anchor=FOLDER or Hub id of the model that this training began with"
+            )
+        if self.optimizer_state != "keep" and not keeps_moments(optimizer):
+            raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
+        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        if not any(map(self._merges_parameter, names)):
+            argument = "include" if self.exclude is None else "exclude"
+            problem = (
+                f"include={_text(self.include)}, exclude={_text(self.exclude)} leave no trainable parameter"
+            )
+            raise ConfigError(argument, problem, f"patterns for names like {', '.join(names[:3])}")
+
+    def _take_anchor(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> None:
+        shards = self._shards()
+        if state.is_world_process_zero:
+            _warn_of_inexact_merges(shards)
+        self._store = self._choose_store(shards, args)
+        read: Callable[[engines.Shard], Tensor] = _own_weights
+        if self.anchor is not None:
+            files = AnchorFiles(self.anchor, model)
+            files.check(shards)
+            read = files.read
+        self._theta_o = Anchor(shards, read, _ANCHOR_DTYPES[self.anchor_dtype], self._store.allocate)
+        self._store.commit()
+
+    def _choose_store(self, shards: Sequence[engines.Shard], args: TrainingArguments) -> Store:
+        devices = {shard.data.device for shard in shards}
+        device = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+        if self.anchor_device == "disk":
+            return DiskStore(str(args.output_dir), args.process_index, args.world_size)
+        return DeviceStore(device) if self.anchor_device == "device" else HostStore(device)
+
+    def _shards(self) -> list[engines.Shard]:
+        return [shard for shard in self._engine.shards() if self._merges_parameter(shard.name)]
+
+    def _merges_parameter(self, name: str) -> bool:
+        if self.exclude is not None and self.exclude.search(name):
+            return False
+        return self.include is None or self.include.search(name) is not None
+
+
+def _own_weights(shard: engines.Shard) -> Tensor:
+    return shard.data
+
+
+def _text(pattern: re.Pattern[str] | None) -> str:
+    return "None" if pattern is None else repr(pattern.pattern)
+
+
+def _warn_of_inexact_merges(shards: Sequence[engines.Shard]) -> None:
+    if low := {str(shard.data.dtype) for shard in shards if shard.data.dtype.itemsize < 4}:
+        _logger.warning(
+            "the weights in training are %s with no fp32 master: merges are rounded stochastically; "
+            "train in fp32 with bf16=True, or under DeepSpeed, for exact ones",
+            ", ".join(sorted(low)),
+        )
+    if any("lora_A" in shard.name for shard in shards):
+        _logger.warning(
+            "merging LoRA factors: the average of A and of B is not the average of the update B A "
+            "(both halved make it a quarter)"
+        )

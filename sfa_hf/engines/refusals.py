@@ -1,0 +1,96 @@
+"""Set-ups whose weights cannot be merged shard by shard: each is refused by name before a step is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from sfa_hf.engines.optimizers import unwrap
+
+SUPPORTED = "one process, DDP, DeepSpeed ZeRO 0 to 3 (also with CPU offload) and FSDP2 (fully_shard)"
+
+_DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
+_QUANTISERS = ("bitsandbytes", "torchao", "hqq", "quanto", "optimum.quanto")
+_PER_STEP_COPIES = ("schedulefree", "lomo_optim")
+
+
+def refusal(setup: str) -> NotImplementedError:
+    """Build the one error of an unsupported set-up."""
+    return NotImplementedError(
+        f"sfa_hf cannot edit the weights of {setup} in training; supported: {SUPPORTED}"
+    )
+
+
+def refuse_unsupported(model: nn.Module, optimizer: Any) -> None:
+    """Refuse what no engine supports.
+
+    Raises:
+        NotImplementedError: names the set-up and what is supported.
+    """
+    for setup, found in _REFUSED.items():
+        if found(model, optimizer):
+            raise refusal(setup)
+
+
+def refuse_split_placement(model: nn.Module) -> None:
+    """Refuse a model whose weights are not whole on this process' one device.
+
+    Raises:
+        NotImplementedError: names the set-up and what is supported.
+    """
+    devices = {parameter.device for parameter in model.parameters()}
+    if any(device.type == "meta" for device in devices):
+        raise refusal("a model with parameters on the meta device (offloaded by a device_map)")
+    if len(devices) > 1:
+        raise refusal(f"a model split over devices ({', '.join(sorted(map(str, devices)))})")
+    if unknown := {device.type for device in devices} - {"cpu", "cuda"}:
+        raise refusal(f"a model on {unknown.pop()!r} devices")
+
+
+def _quantised(model: nn.Module, optimizer: Any) -> bool:
+    del optimizer
+    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
+        return True
+    return any(
+        parameter.dtype not in _DTYPES or type(parameter).__module__.startswith(_QUANTISERS)
+        for parameter in model.parameters()
+    )
+
+
+def _fsdp1(model: nn.Module, optimizer: Any) -> bool:
+    del optimizer
+    return any(isinstance(module, FullyShardedDataParallel) for module in model.modules())
+
+
+def _tensor_parallel(model: nn.Module, optimizer: Any) -> bool:
+    del optimizer
+    return (getattr(model, "_tp_size", None) or 1) > 1
+
+
+def _megatron(model: nn.Module, optimizer: Any) -> bool:
+    del model
+    return type(optimizer).__name__ == "MegatronLMOptimizerWrapper"
+
+
+def _pipeline(model: nn.Module, optimizer: Any) -> bool:
+    del optimizer
+    return any(type(module).__name__ in {"PipelineModule", "PipelineStage"} for module in model.modules())
+
+
+def _other_weights_in_optimizer(model: nn.Module, optimizer: Any) -> bool:
+    del model
+    return type(unwrap(optimizer)).__module__.startswith(_PER_STEP_COPIES)
+
+
+_REFUSED: dict[str, Callable[[nn.Module, Any], bool]] = {
+    "a model with quantised weights": _quantised,
+    "FSDP1 (FullyShardedDataParallel)": _fsdp1,
+    "tensor parallel training": _tensor_parallel,
+    "Megatron-LM": _megatron,
+    "pipeline parallel training": _pipeline,
+    "an optimizer that keeps or steps weights of its own (schedule-free, LOMO)": _other_weights_in_optimizer,
+}

@@ -1,0 +1,31 @@
+"""Stochastic rounding: for 16-bit weights whose merge moves them by less than an ulp."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_DROPPED_BITS = {torch.bfloat16: 16, torch.float16: 13}
+_SMALLEST_NORMAL_HALF = 2.0**-14
+_HALF_SUBNORMAL_STEP = 2.0**-24
+
+
+def round_stochastically(exact: Tensor, out: Tensor, generator: torch.Generator) -> None:
+    """Round ``exact`` to one of its two neighbours in ``out``'s dtype, the nearer the likelier.
+
+    Unbiased: the expected value of ``out`` is ``exact``. Representable values stay as they are.
+
+    Args:
+        exact: fp32, contiguous.
+        out: bfloat16 or float16, same shape and device; written.
+        generator: the source of randomness, on the same device.
+    """
+    bits = _DROPPED_BITS[out.dtype]
+    noise = torch.randint(
+        0, 1 << bits, exact.shape, dtype=torch.int32, device=exact.device, generator=generator
+    )
+    rounded = ((exact.view(torch.int32) + noise) & -(1 << bits)).view(torch.float32)
+    if out.dtype == torch.float16:
+        steps = (exact / _HALF_SUBNORMAL_STEP + noise / (1 << bits)).floor()
+        rounded = torch.where(exact.abs() < _SMALLEST_NORMAL_HALF, steps * _HALF_SUBNORMAL_STEP, rounded)
+    out.copy_(torch.where(exact.isfinite(), rounded, exact))
