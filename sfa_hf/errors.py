@@ -27,7 +27,7 @@ class ConfigError(ValueError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say what was probably meant: ``did you mean 'beta'? known: beta, p``."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     listing = ", ".join(known) if len(known) <= 12 else f"{len(known)} keys"
     return (f"did you mean '{close[0]}'? " if close else "") + f"known: {listing}"
