@@ -19,6 +19,7 @@ def run_main(main: Callable[[Sequence[str]], None]) -> NoReturn:
     A :class:`ConfigError`, and an engine's NotImplementedError, become ``error: ...`` on one line of standard
     error (once, from the first process) and exit code 2; any other exception keeps its traceback.
     """
+    logging.getLogger("DeepSpeed").addFilter(_is_news)
     logging.basicConfig(level=_log_level(), format="%(message)s", stream=sys.stderr, force=True)
     try:
         main(sys.argv[1:])
@@ -32,6 +33,11 @@ def run_main(main: Callable[[Sequence[str]], None]) -> NoReturn:
 def is_first_process() -> bool:
     """Whether this is rank 0, by the launcher's environment: right before any process group exists too."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """DeepSpeed says on import, on a machine with no GPU, that it found none: nothing a user asked for."""
+    return "Setting accelerator to CPU" not in record.getMessage()
 
 
 def _log_level() -> int:
