@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from sfa_hf.engines.base import Engine, Handle, Shard
@@ -30,9 +32,13 @@ class Fragment:
     length: int
     offset: int
 
+    def of(self, flat: Tensor) -> Tensor:
+        """Return the slice of a tensor laid out like the master, one-dimensional and outside autograd."""
+        return flat.detach().view(-1).narrow(0, self.start, self.length)
+
 
 class MasterEngine(Engine):
-    """The part that every DeepSpeed stage shares: slices of master tensors, and a place before the step.
+    """What every DeepSpeed stage shares: slices of master tensors, and a place before the step.
 
     Args:
         name: as written to results.json.
@@ -53,45 +59,47 @@ class MasterEngine(Engine):
         self.name = name
         self._masters = masters
         self._states = states
-        self._fragments = {
-            Shard(
-                parameter_name, self._slice(masters[found.group], found), found.offset, full_shape(parameter)
-            ): found
-            for parameter_name, parameter in model.named_parameters()
-            if (found := fragments.get(id(parameter))) is not None
-        }
+        owned = {n: p for n, p in model.named_parameters() if id(p) in fragments}
+        self._fragments = {name: fragments[id(parameter)] for name, parameter in owned.items()}
+        self._shards = tuple(
+            Shard(name, fragment.of(masters[fragment.group]), fragment.offset, full_shape(owned[name]))
+            for name, fragment in self._fragments.items()
+        )
         self._before: list[Callable[[Engine], None]] = []
+        self._intercepted = False
         self._in_step = False
 
     def shards(self) -> Sequence[Shard]:
-        return tuple(self._fragments)
+        return self._shards
 
     def optimizer_state(self, key: str, shard: Shard) -> Tensor | None:
-        fragment = self._fragments[shard]
+        fragment = self._fragments[shard.name]
         master = self._masters[fragment.group]
+        # ``state`` is a defaultdict: asking for a missing master would enter an empty state for it.
         state = self._states[master].get(key) if master in self._states else None
         if not isinstance(state, Tensor) or state.numel() != master.numel():
             return None
-        return self._slice(state, fragment)
+        return fragment.of(state)
 
     def before_step(self, fn: Callable[[Engine], None]) -> Handle:
-        if not self._before:
+        if not self._intercepted:
             self._intercept_step()
+            self._intercepted = True
         self._before.append(fn)
         return Handle(lambda: self._before.remove(fn))
 
     def gradient(self, shard: Shard) -> Tensor | None:
         if not self._in_step:
             raise RuntimeError("gradients are reduced and in place inside before_step(fn) only")
-        return self._gradient_slice(self._fragments[shard])
+        return self._gradient_slice(self._fragments[shard.name])
 
     @abstractmethod
     def _intercept_step(self) -> None:
-        """Make the optimizer call :meth:`_run_before` where gradients are reduced and not yet clipped."""
+        """Have :meth:`_run_before` called where gradients are reduced and not yet clipped."""
 
     @abstractmethod
     def _gradient_slice(self, fragment: Fragment) -> Tensor | None:
-        """The fragment's reduced gradient, one-dimensional, unscaled and editable."""
+        """Return the fragment's reduced gradient, one-dimensional, without loss scale, editable."""
 
     @torch.no_grad()
     def _run_before(self) -> None:
@@ -102,13 +110,9 @@ class MasterEngine(Engine):
         finally:
             self._in_step = False
 
-    @staticmethod
-    def _slice(flat: Tensor, fragment: Fragment) -> Tensor:
-        return flat.detach().view(-1).narrow(0, fragment.start, fragment.length)
-
 
 def full_shape(parameter: nn.Parameter) -> torch.Size:
-    """The unpartitioned shape; a parameter that ZeRO-3 has released is itself empty."""
+    """Return the unpartitioned shape; a parameter that ZeRO-3 has released is itself empty."""
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
 
 
@@ -117,8 +121,15 @@ def intercept(target: object, method: str, around: Callable[..., Any]) -> None:
     setattr(target, method, functools.partial(around, getattr(target, method)))
 
 
-def scaled(tensors: Iterator[Tensor] | Sequence[Tensor], factor: float) -> None:
-    """Multiply in place; a factor of one touches nothing."""
+def scale_in_place(tensors: Iterable[Tensor], factor: float) -> None:
+    """Multiply by ``factor``; by one, touch nothing."""
     if factor != 1.0:
         for tensor in tensors:
             tensor.mul_(factor)
+
+
+def sum_over(group: dist.ProcessGroup, values: Tensor) -> Tensor:
+    """Sum a small tensor over the ranks of ``group``, on the device that group communicates from."""
+    total = values.to(get_accelerator().current_device_name(), copy=True)
+    dist.all_reduce(total, group=group)
+    return total.to(values.device)

@@ -1,4 +1,4 @@
-"""Reduced gradients of DeepSpeed's partitioning optimizers (ZeRO-1, 2 and 3), where they are before clipping."""
+"""Reduced gradients of DeepSpeed's partitioning optimizers (ZeRO-1, 2, 3), where they wait for clipping."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
-from sfa_hf.engines.masters import Fragment, MasterEngine, intercept, scaled
+from sfa_hf.engines.masters import Fragment, MasterEngine, intercept, scale_in_place, sum_over
 
 
 class PartitionedEngine(MasterEngine):
-    """What stages 1, 2 and 3 have in common: each rank steps its own slice, and owns that slice's gradient.
+    """What stages 1, 2 and 3 have in common: each rank steps its own slice and owns that slice's gradient.
 
-    Without offload the reduced gradients wait in ``averaged_gradients``, one tensor per fragment, in the
+    Without offload the reduced gradients wait in ``averaged_gradients``, one tensor a fragment, in the
     communication dtype and times the loss scale; with it they are already in the ``grad`` of the CPU master.
     DeepSpeed checks for overflow, takes the global norm, clips and steps, in this order: ``before_step``
     functions run ahead of the norm, so never in a step that fp16 overflow skips.
 
     Args:
+        name: as written to results.json.
+        model: the unwrapped model.
+        optimizer: DeepSpeed's optimizer.
+        masters: its fp32 tensors.
+        fragments: what this rank owns of each parameter, by ``id(parameter)``.
         norm_method: name of the optimizer's method that takes the norm of the reduced gradients.
-        offload: whether the optimizer's state lives on the CPU.
+        offload: whether masters, moments and gradients live on the CPU.
     """
 
     def __init__(
         self,
         name: str,
         model: nn.Module,
-        optimizer: Any,  # noqa: ANN401 - DeepSpeed's optimizers carry no types
+        optimizer: Any,
         masters: Sequence[Tensor],
         fragments: Mapping[int, Fragment],
         *,
@@ -49,15 +52,12 @@ class PartitionedEngine(MasterEngine):
         self._open: dict[int, dict[int, Tensor]] = {}
 
     def sum_over_shards(self, values: Tensor) -> Tensor:
-        total = values.to(get_accelerator().current_device_name())
-        total = total.clone() if total is values else total
-        dist.all_reduce(total, group=self._optimizer.dp_process_group)
-        return total.to(values.device)
+        return sum_over(self._optimizer.dp_process_group, values)
 
     def _intercept_step(self) -> None:
         intercept(self._optimizer, self._norm_method, self._edit_then_norm)
 
-    def _edit_then_norm(self, norm: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def _edit_then_norm(self, norm: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             self._run_before()
             self._close()
@@ -70,19 +70,22 @@ class PartitionedEngine(MasterEngine):
             self._open[fragment.group] = self._opened(fragment.group)
         if not self._offload:
             return self._open[fragment.group].get(fragment.start)
-        if self._parameter_ids[fragment] not in self._optimizer.norm_for_param_grads:
-            return None
-        return self._slice(self._open[fragment.group][0], fragment)
+        # The buffer keeps the last step's values for a parameter without a gradient; its norm is missing.
+        has_gradient = self._parameter_ids[fragment] in self._optimizer.norm_for_param_grads
+        return fragment.of(self._open[fragment.group][0]) if has_gradient else None
 
     def _opened(self, group: int) -> dict[int, Tensor]:
-        """The group's gradients in fp32 without loss scale, by where each starts in the master tensor."""
-        pieces = [self._masters[group].grad] if self._offload else self._averaged_in_fp32(group)
-        scaled(pieces, 1.0 / self._optimizer.loss_scale)
-        starts = [0, *torch.tensor([piece.numel() for piece in pieces]).cumsum(0).tolist()]
-        return {start: piece.view(-1) for start, piece in zip(starts, pieces, strict=False)}
+        """Return the group's gradients in fp32 without loss scale, by where each starts in the master."""
+        pieces = [self._offloaded_gradient(group)] if self._offload else self._averaged_in_fp32(group)
+        scale_in_place(pieces, 1.0 / self._optimizer.loss_scale)
+        opened, start = {}, 0
+        for piece in pieces:
+            opened[start] = piece.view(-1)
+            start += piece.numel()
+        return opened
 
     def _averaged_in_fp32(self, group: int) -> list[Tensor]:
-        """Swap the optimizer's low-precision gradients for fp32 ones, so that an edit is not rounded away.
+        """Swap the optimizer's low-precision gradients for fp32 ones, so that no edit is rounded away.
 
         The optimizer converts them to fp32 for its step in any case.
         """
@@ -95,15 +98,18 @@ class PartitionedEngine(MasterEngine):
                 averaged[index] = exact
         return list(averaged)
 
+    def _offloaded_gradient(self, group: int) -> Tensor:
+        gradient = self._masters[group].grad
+        assert gradient is not None, "DeepSpeed allocates it when it creates the offloaded master"
+        return gradient
+
     def _close(self) -> None:
-        """Give the edited gradients their loss scale back, and have offload's cached norms follow the edit."""
+        """Give the edited gradients their loss scale back; offload's cached norms follow the edit."""
         for pieces in self._open.values():
-            scaled(list(pieces.values()), self._optimizer.loss_scale)
+            scale_in_place(pieces.values(), self._optimizer.loss_scale)
         if not self._offload:
             return
         norms = self._optimizer.norm_for_param_grads
         for fragment, parameter_id in self._parameter_ids.items():
             if fragment.group in self._open and parameter_id in norms:
-                norms[parameter_id] = (
-                    self._slice(self._masters[fragment.group].grad, fragment).double().norm()
-                )
+                norms[parameter_id] = fragment.of(self._offloaded_gradient(fragment.group)).double().norm()

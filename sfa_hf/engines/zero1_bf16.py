@@ -26,10 +26,8 @@ class Bf16Zero1Engine(MasterEngine):
             model,
             optimizer.fp32_groups_flat_partition,
             optimizer.optimizer.state,
-            dict(
-                flat_fragments(
-                    optimizer.bf16_groups, optimizer.bf16_groups_flat, optimizer.real_dp_process_group
-                )
+            flat_fragments(
+                optimizer.bf16_groups, optimizer.bf16_groups_flat, optimizer.real_dp_process_group
             ),
         )
 
@@ -43,7 +41,12 @@ class Bf16Zero1Engine(MasterEngine):
         intercept(self._optimizer, "step", self._edit_then_step)
 
     def _edit_then_step(self, step: Any, *args: Any, **kwargs: Any) -> Any:
-        self._run_before()
+        if self._before:
+            self._run_before()
+            self._gather_gradients()
+        return step(*args, **kwargs)
+
+    def _gather_gradients(self) -> None:
         optimizer = self._optimizer
         for whole, part, process_group in zip(
             optimizer.fp32_groups_gradients_flat,
@@ -53,7 +56,6 @@ class Bf16Zero1Engine(MasterEngine):
         ):
             if dist.get_world_size(group=process_group) > 1:
                 dist.all_gather_into_tensor(whole, part, group=process_group)
-        return step(*args, **kwargs)
 
     def _gradient_slice(self, fragment: Fragment) -> Tensor:
-        return self._slice(self._optimizer.fp32_groups_gradient_flat_partition[fragment.group], fragment)
+        return fragment.of(self._optimizer.fp32_groups_gradient_flat_partition[fragment.group])

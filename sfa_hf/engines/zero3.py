@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,18 +16,18 @@ class Zero3Engine(PartitionedEngine):
     """Shards are slices of ``fp32_partitioned_groups_flat`` (in host memory under CPU offload).
 
     Publishing releases every gathered parameter, rounds the masters into the low-precision partitions
-    (``ds_tensor``, in host memory under parameter offload), and gathers the persistent parameters again: what
+    (``ds_tensor``, in host memory under parameter offload) and gathers the persistent parameters again: what
     the optimizer's step does before and after its update. The order matters: a parameter gathered before the
     merge would be used as it is by the next forward pass.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any) -> None:  # noqa: ANN401
+    def __init__(self, model: nn.Module, optimizer: Any) -> None:
         super().__init__(
             "zero3",
             model,
             optimizer,
             optimizer.fp32_partitioned_groups_flat,
-            dict(_partition_fragments(optimizer)),
+            _partition_fragments(optimizer),
             norm_method="_get_norm_groups",
             offload=optimizer.offload_optimizer,
         )
@@ -43,12 +42,14 @@ class Zero3Engine(PartitionedEngine):
             optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 
 
-def _partition_fragments(optimizer: Any) -> Iterator[tuple[int, Fragment]]:  # noqa: ANN401
-    """Each parameter is cut into equal parts, one per rank, the last of them padded; a small one may end early."""
+def _partition_fragments(optimizer: Any) -> dict[int, Fragment]:
+    """Find this rank's part of each parameter: equal parts, of which the last are padded or padding alone."""
+    found = {}
     for parameters in optimizer.fp16_groups:
         for parameter in parameters:
             group, start, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
             offset = size * dist.get_rank(group=parameter.ds_process_group)
             length = min(size, parameter.ds_numel - offset)
             if length > 0:
-                yield id(parameter), Fragment(group, start, length, offset)
+                found[id(parameter)] = Fragment(group, start, length, offset)
+    return found
