@@ -25,9 +25,9 @@ def extract(text: str, pattern: str | None) -> str | None:
     return matches[-1].group(1 if matches[-1].re.groups else 0)
 
 
-def normalised(text: str | None) -> str | None:
+def normalised(text: str) -> str:
     """``text`` with every run of white space as one space and none at the ends."""
-    return None if text is None else " ".join(text.split())
+    return " ".join(text.split())
 
 
 def cut_at(text: str, stops: Iterable[str]) -> str:

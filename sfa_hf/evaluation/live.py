@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 from sfa_hf.errors import ConfigError
+from sfa_hf.tasks.encoding import collator
 
 
 class LiveModel:
@@ -45,9 +46,8 @@ class LiveModel:
 
     @property
     def pad_id(self) -> int:
-        """Any token will do behind the attention mask: the pad token, else EOS, else 0."""
-        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
-        return next((each for each in known if each is not None), 0)
+        """The token that training pads with; the attention mask hides it."""
+        return collator(self.tokenizer).pad_token_id
 
     def conditioned(self, prompt: Sequence[int]) -> list[int]:
         """``prompt``, or BOS (else EOS) in place of an empty one: the first token needs something before it.

@@ -13,7 +13,7 @@ from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
 
 # by what a choice's log-likelihood is divided -> the metric's name
-ACCURACIES = {"none": "accuracy", "tokens": "accuracy_per_token", "bytes": "accuracy_per_byte"}
+ACCURACIES = {"none": "accuracy_undivided", "tokens": "accuracy_per_token", "bytes": "accuracy_per_byte"}
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def ask(job: Job) -> Asked[Choices]:
 def judge(task: str, rows: Sequence[Row], answers: Sequence[Choices], scoring: Scoring) -> Judged:  # noqa: ARG001
     """Accuracy, or F1 of the positive class, of the likeliest choice.
 
-    Metrics: accuracy by plain log-likelihood, accuracy_per_token and accuracy_per_byte; for F1 tasks f1,
-    precision and recall under the task's own normalisation.
+    Metrics: accuracy, of the likeliest choice under the task's own normalisation; accuracy_undivided,
+    accuracy_per_token and accuracy_per_byte, under each of the three; for F1 tasks f1, precision and recall.
     """
     right = [row.choices.index(row.target) for row in rows]
     chosen = {
@@ -68,14 +68,15 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[Choices], scoring: S
         for way in ACCURACIES
     }
     scores = {way: compute("accuracy", predictions=picks, references=right) for way, picks in chosen.items()}
-    metrics = {name: scores[way]["accuracy"] for way, name in ACCURACIES.items()}
-    picks = chosen[scoring.normalise]
-    primary = {"value": scores[scoring.normalise]["accuracy"], "stderr": scores[scoring.normalise]["stderr"]}
+    picks, own = chosen[scoring.normalise], scores[scoring.normalise]
+    metrics = {"accuracy": own["accuracy"]}
+    metrics |= {name: scores[way]["accuracy"] for way, name in ACCURACIES.items()}
+    stderr = own["stderr"]
     outputs = [row.choices[pick] for row, pick in zip(rows, picks, strict=True)]
     if scoring.metric == "f1":
         targets = [row.target for row in rows]
         f1 = compute("f1", predictions=outputs, references=targets, positive=str(scoring.positive))
-        primary = {"value": f1["f1"], "stderr": f1.pop("stderr")}
+        stderr = f1.pop("stderr")
         metrics |= f1
     records = [
         {
@@ -90,4 +91,4 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[Choices], scoring: S
         }
         for row, output, answer in zip(rows, outputs, answers, strict=True)
     ]
-    return Judged(**primary, metrics=metrics, records=records)
+    return Judged(metrics[scoring.metric], stderr, metrics, records)

@@ -36,14 +36,16 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[str], scoring: Scori
     """
     expected = _expected(task, rows, scoring)
     found = [extract(answer, scoring.extract) for answer in answers]
-    matched = compute("exact_match", predictions=found, references=expected)
+    # where nothing was found; `evaluate` takes no None, and no right answer that a pattern finds is empty
+    texts = [answer or "" for answer in found]
+    matched = compute("exact_match", predictions=texts, references=expected)
     metrics = {
         "exact_match": matched["exact_match"],
         "answered": sum(each is not None for each in found) / len(found),
     }
     stderr = matched["stderr"]
     if scoring.metric == "f1":
-        f1 = compute("f1", predictions=found, references=expected, positive=str(scoring.positive))
+        f1 = compute("f1", predictions=texts, references=expected, positive=str(scoring.positive))
         stderr = f1.pop("stderr")
         metrics |= f1
     records = [
@@ -54,9 +56,9 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[str], scoring: Scori
             "output": output,
             "answer": answer,
             "expected": right,
-            "score": float(normalised(answer) == normalised(right)),
+            "score": float(normalised(text) == normalised(right)),
         }
-        for row, output, answer, right in zip(rows, answers, found, expected, strict=True)
+        for row, output, answer, text, right in zip(rows, answers, found, texts, expected, strict=True)
     ]
     return Judged(metrics[scoring.metric], stderr, metrics, records)
 
@@ -67,8 +69,8 @@ def _expected(task: str, rows: Sequence[Row], scoring: Scoring) -> list[str]:
 
 def _right(task: str, row: Row, pattern: str | None) -> str:
     found = extract(row.target, pattern)
-    if found is None:
-        problem = f"{pattern!r} matches nothing in the target of held-out row {row.index}"
+    if found is None or (pattern is not None and not normalised(found)):
+        problem = f"{pattern!r} finds nothing in the target of held-out row {row.index}"
         raise ConfigError(
             f"{task}.scoring.extract", problem, "a pattern that finds the answer in every target"
         )

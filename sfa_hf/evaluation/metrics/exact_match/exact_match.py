@@ -8,7 +8,7 @@ from sfa_hf.evaluation.statistics import mean_stderr
 
 
 class ExactMatch(evaluate.Metric):
-    """``compute(predictions=[str | None], references=[str])``; None, no answer found, never matches."""
+    """``compute(predictions=[str], references=[str])``."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -19,7 +19,7 @@ class ExactMatch(evaluate.Metric):
             features=datasets.Features({"predictions": text, "references": text}),
         )
 
-    def _compute(self, predictions: list[str | None], references: list[str]) -> dict[str, float]:
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         pairs = zip(predictions, references, strict=True)
         hits = [float(normalised(answer) == normalised(right)) for answer, right in pairs]
         return {"exact_match": sum(hits) / len(hits), "stderr": mean_stderr(hits)}

@@ -8,7 +8,7 @@ from sfa_hf.evaluation.statistics import Confusion
 
 
 class F1(evaluate.Metric):
-    """``compute(predictions=[str | None], references=[str], positive=str)``; white space aside."""
+    """``compute(predictions=[str], references=[str], positive=str)``; white space aside."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -19,9 +19,7 @@ class F1(evaluate.Metric):
             features=datasets.Features({"predictions": text, "references": text}),
         )
 
-    def _compute(
-        self, predictions: list[str | None], references: list[str], positive: str
-    ) -> dict[str, float]:
+    def _compute(self, predictions: list[str], references: list[str], positive: str) -> dict[str, float]:
         wanted = normalised(positive)
         counts = Confusion.count(
             [normalised(answer) == wanted for answer in predictions],
