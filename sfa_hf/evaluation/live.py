@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from accelerate import PartialState
 from accelerate.utils import extract_model_from_parallel
@@ -11,7 +9,6 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
-from sfa_hf.errors import ConfigError
 from sfa_hf.tasks.encoding import collator
 
 
@@ -48,17 +45,3 @@ class LiveModel:
     def pad_id(self) -> int:
         """The token that training pads with; the attention mask hides it."""
         return collator(self.tokenizer).pad_token_id
-
-    def conditioned(self, prompt: Sequence[int]) -> list[int]:
-        """``prompt``, or BOS (else EOS) in place of an empty one: the first token needs something before it.
-
-        Raises:
-            ConfigError: the prompt is empty and the tokenizer has neither.
-        """
-        if prompt:
-            return list(prompt)
-        known = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
-        start = next((each for each in known if each is not None), None)
-        if start is None:
-            raise ConfigError("prompt", "is empty, and the tokenizer has no BOS or EOS token", "some text")
-        return [start]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from transformers import PreTrainedTokenizerBase
+
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.likelihood import Continuation
 from sfa_hf.evaluation.live import LiveModel
@@ -12,7 +14,7 @@ from sfa_hf.tasks.task import Row
 
 
 def generation_prompts(
-    rows: Sequence[Row], live: LiveModel, encoding: Encoding, max_new_tokens: int
+    task: str, rows: Sequence[Row], live: LiveModel, encoding: Encoding, max_new_tokens: int
 ) -> tuple[list[list[int]], int]:
     """Prompts for :func:`greedy_answers`, and how many of them lost tokens at their beginning.
 
@@ -26,14 +28,14 @@ def generation_prompts(
         room = min(room, live.context - max_new_tokens)
     if room < 1:
         problem = f"is {max_new_tokens}, and the model reads {live.context} tokens"
-        raise ConfigError("scoring.max_new_tokens", problem, f"fewer than {live.context}")
-    whole = _prompts(rows, live, encoding)
+        raise ConfigError(f"{task}.scoring.max_new_tokens", problem, f"fewer than {live.context}")
+    whole = _prompts(task, rows, live, encoding)
     prompts = [cut_left(prompt, room, live.tokenizer.bos_token_id) for prompt in whole]
     return prompts, _shorter(prompts, whole)
 
 
 def continuations(
-    rows: Sequence[Row], targets: Sequence[Sequence[str]], live: LiveModel, encoding: Encoding
+    task: str, rows: Sequence[Row], targets: Sequence[Sequence[str]], live: LiveModel, encoding: Encoding
 ) -> tuple[list[Continuation], int]:
     """Each row's prompt with each of its targets, in order, and how many prompts lost their beginning.
 
@@ -43,13 +45,13 @@ def continuations(
         ConfigError: a target is longer than the model reads; it is never cut.
     """
     bos, limit = live.tokenizer.bos_token_id, min(encoding.max_length, live.context or encoding.max_length)
-    whole = _prompts(rows, live, encoding)
+    whole = _prompts(task, rows, live, encoding)
     found: list[Continuation] = []
     cut = 0
     for row, prompt, texts in zip(rows, whole, targets, strict=True):
         ids = target_ids(texts, live.tokenizer, eos=False)
         longest = max(map(len, ids))
-        _check_fits(row, longest, live.context)
+        _check_fits(task, row, longest, live.context)
         # all of a row's choices follow the same prompt, so that they compete on equal terms
         kept = cut_left(prompt, max(limit - longest, 1), bos)
         cut += len(kept) < len(prompt)
@@ -57,15 +59,26 @@ def continuations(
     return found, cut
 
 
-def _prompts(rows: Sequence[Row], live: LiveModel, encoding: Encoding) -> list[list[int]]:
+def _prompts(task: str, rows: Sequence[Row], live: LiveModel, encoding: Encoding) -> list[list[int]]:
     prompts = prompt_ids([row.prompt for row in rows], live.tokenizer, encoding)
-    return [live.conditioned(prompt) for prompt in prompts]
+    return [prompt or _start(task, live.tokenizer) for prompt in prompts]
 
 
-def _check_fits(row: Row, tokens: int, context: int | None) -> None:
+def _start(task: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """BOS, else EOS, in place of an empty prompt: the first token needs something before it."""
+    known = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    found = [each for each in known if each is not None]
+    if not found:
+        raise ConfigError(
+            f"{task}.prompt", "is empty, and the tokenizer has no BOS or EOS token", "some text"
+        )
+    return found[:1]
+
+
+def _check_fits(task: str, row: Row, tokens: int, context: int | None) -> None:
     if context is not None and tokens >= context:
         problem = f"row {row.index} has a target of {tokens} tokens, and the model reads {context}"
-        raise ConfigError("heldout", problem, "shorter rows, e.g. by max_chars")
+        raise ConfigError(f"{task}.heldout", problem, "shorter rows, e.g. by max_chars")
 
 
 def _shorter(kept: Sequence[list[int]], whole: Sequence[list[int]]) -> int:

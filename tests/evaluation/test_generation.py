@@ -23,7 +23,7 @@ LENGTH = 12
 
 
 def prompts_of(live: LiveModel, max_length: int = 1024) -> list[list[int]]:
-    return generation_prompts(rows(), live, Encoding(max_length=max_length), LENGTH)[0]
+    return generation_prompts("small", rows(), live, Encoding(max_length=max_length), LENGTH)[0]
 
 
 def answers(live: LiveModel, prompts: Sequence[Sequence[int]], stop: Sequence[str] = ()) -> list[str]:
@@ -108,11 +108,13 @@ def test_what_a_checkpoint_asks_of_generation_is_set_aside_and_put_back() -> Non
 def test_prompts_leave_the_model_room_to_answer() -> None:
     live = LiveModel(model(), tokenizer())
     long = [replace(row, prompt=row.prompt * 40) for row in rows(3)]
-    prompts, cut = generation_prompts(long, live, Encoding(max_length=1024), LENGTH)
+    prompts, cut = generation_prompts("small", long, live, Encoding(max_length=1024), LENGTH)
     assert cut == sum(len(each) == 256 - LENGTH for each in prompts) > 0
     assert prompts_of(live, max_length=8) == [each[-8:] for each in prompts_of(live)]
-    with pytest.raises(ConfigError, match="max_new_tokens: is 256, and the model reads 256 tokens"):
-        generation_prompts(long, live, Encoding(), 256)
+    with pytest.raises(
+        ConfigError, match=r"small\.scoring\.max_new_tokens: is 256, and the model reads 256 tokens"
+    ):
+        generation_prompts("small", long, live, Encoding(), 256)
 
 
 def test_a_tokenizer_with_a_pad_token_makes_no_difference(tmp_path: Path) -> None:

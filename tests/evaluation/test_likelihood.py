@@ -14,7 +14,7 @@ from sfa_hf.tasks import Encoding, Row, encode
 
 
 def pairs(live: LiveModel) -> list[Continuation]:
-    return continuations(rows(), [row.choices for row in rows()], live, Encoding())[0]
+    return continuations("small", rows(), [row.choices for row in rows()], live, Encoding())[0]
 
 
 def one_by_one(net: torch.nn.Module, each: Continuation) -> float:
@@ -52,7 +52,7 @@ def test_low_precision_logits_are_normalised_in_float32() -> None:
 def test_targets_are_tokenised_as_in_training() -> None:
     live = LiveModel(model(), tokenizer())
     trained, _ = encode(rows(), tokenizer(), Encoding())
-    scored = continuations(rows(), [[row.target] for row in rows()], live, Encoding())[0]
+    scored = continuations("small", rows(), [[row.target] for row in rows()], live, Encoding())[0]
     end = [tokenizer().eos_token_id]
     assert [each.prompt + each.target + end for each in scored] == list(trained["input_ids"])
     learned = [[label for label in labels if label >= 0] for labels in trained["labels"]]
@@ -62,7 +62,9 @@ def test_targets_are_tokenised_as_in_training() -> None:
 def test_long_prompts_lose_their_beginning_and_are_counted() -> None:
     live = LiveModel(model(), tokenizer())
     whole = pairs(live)
-    found, cut = continuations(rows(), [row.choices for row in rows()], live, Encoding(max_length=20))
+    found, cut = continuations(
+        "small", rows(), [row.choices for row in rows()], live, Encoding(max_length=20)
+    )
     assert [each.target for each in found] == [each.target for each in whole]
     assert all(len(each) <= 20 for each in found)
     assert all(b.prompt[-len(a.prompt) :] == a.prompt for a, b in zip(found, whole, strict=True))
@@ -73,11 +75,13 @@ def test_long_prompts_lose_their_beginning_and_are_counted() -> None:
 
 def test_an_empty_prompt_is_conditioned_on_a_token() -> None:
     live = LiveModel(model(), tokenizer())
-    found, _ = continuations([Row("", "text")], [["text"]], live, Encoding())
+    found, _ = continuations("small", [Row("", "text")], [["text"]], live, Encoding())
     assert found[0].prompt == [tokenizer().eos_token_id]
 
 
 def test_a_target_that_the_model_cannot_read_is_refused_not_cut() -> None:
     live = LiveModel(model(), tokenizer())
-    with pytest.raises(ConfigError, match=r"row 4 has a target of \d+ tokens, and the model reads 256"):
-        continuations([Row("p", "z" * 300, index=4)], [["z" * 300]], live, Encoding(max_length=1024))
+    with pytest.raises(
+        ConfigError, match=r"small.heldout: row 4 has a target of \d+ tokens, and the model reads 256"
+    ):
+        continuations("small", [Row("p", "z" * 300, index=4)], [["z" * 300]], live, Encoding(max_length=1024))

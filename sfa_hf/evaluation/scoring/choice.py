@@ -43,7 +43,7 @@ class Choices:
 
 def ask(job: Job) -> Asked[Choices]:
     """The log-likelihood of every choice of every row."""
-    pairs, cut = continuations(job.rows, [row.choices for row in job.rows], job.live, job.encoding)
+    pairs, cut = continuations(job.task, job.rows, [row.choices for row in job.rows], job.live, job.encoding)
 
     def step(batch: Sequence[int]) -> list[float]:
         return log_likelihoods(job.live, [pairs[i] for i in batch])

@@ -20,7 +20,7 @@ def ask(job: Job) -> Asked[str]:
         job.task, job.rows, job.scoring
     )  # a pattern that misses the targets is found before the model runs
     limit = job.scoring.max_new_tokens
-    prompts, cut = generation_prompts(job.rows, job.live, job.encoding, limit)
+    prompts, cut = generation_prompts(job.task, job.rows, job.live, job.encoding, limit)
 
     def step(batch: Sequence[int]) -> list[str]:
         return greedy_answers(job.live, [prompts[i] for i in batch], limit, job.scoring.stop)

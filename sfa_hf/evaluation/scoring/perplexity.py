@@ -29,7 +29,7 @@ def ask(job: Job) -> Asked[Surprise]:
             raise ConfigError(
                 f"{job.task}.target", f"held-out row {row.index} is empty", "text to be predicted"
             )
-    pairs, cut = continuations(job.rows, [[row.target] for row in job.rows], job.live, job.encoding)
+    pairs, cut = continuations(job.task, job.rows, [[row.target] for row in job.rows], job.live, job.encoding)
 
     def step(batch: Sequence[int]) -> list[float]:
         return log_likelihoods(job.live, [pairs[i] for i in batch])
