@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 from torch import nn
 
 from sfa_hf.engines.base import Engine
+from sfa_hf.engines.deepspeed_engine import find_deepspeed_engine
 from sfa_hf.engines.deepspeed_refusals import refuse_unsupported_deepspeed
 from sfa_hf.engines.optimizers import unwrap
 from sfa_hf.engines.refusals import refusal
@@ -39,21 +39,6 @@ def attach_deepspeed(model: nn.Module, optimizer: Any) -> Engine:
         raise refusal("a model that no DeepSpeedEngine was initialised on")
     refuse_unsupported_deepspeed(engine)
     return _choose(engine, unwrap(optimizer))
-
-
-def find_deepspeed_engine(model: nn.Module) -> DeepSpeedEngine | None:
-    """Find the engine that trains ``model`` by the forward hook it registers.
-
-    A Trainer's callback gets the model and the optimizer alone, and in fp32 neither refers to the engine.
-    """
-    if isinstance(model, DeepSpeedEngine):
-        return model
-    for hook in reversed(model._forward_pre_hooks.values()):
-        if inspect.isfunction(hook):
-            for value in inspect.getclosurevars(hook).nonlocals.values():
-                if isinstance(value, DeepSpeedEngine) and value.module is model:
-                    return value
-    return None
 
 
 def _choose(engine: DeepSpeedEngine, optimizer: Any) -> Engine:

@@ -2,48 +2,70 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import deepspeed
 import torch
-from deepspeed.utils import safe_get_full_fp32_param
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from deepspeed.utils import logger, safe_get_full_fp32_param
+from harness import gloo
 from torch import Tensor, nn
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+VOCABULARY = 17
 
 
 @dataclass(frozen=True)
 class Row:
-    """One set-up; ``accumulation_dtype`` = "fp32" with bf16 and stage 1 selects DeepSpeed's BF16_Optimizer."""
+    """One set-up.
+
+    ``sum_in_fp32`` accumulates 16-bit gradients in fp32, under stage 1 by another optimizer class of
+    DeepSpeed's; ``extra`` goes into the configuration's ZeRO section as it is.
+    """
 
     stage: int
     precision: str
-    optimizer: str = "torch"
+    optimizer: str = "adamw"
     offload: bool = False
     offload_parameters: bool = False
     persistence: int = 0
     accumulation: int = 1
     clip: float = 0.0
-    accumulation_dtype: str | None = None
+    sum_in_fp32: bool = False
     zero_init: bool = False
     round_robin: bool = False
+    scale_power: int = 8
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
     def label(self) -> str:
+        offload = "params" if self.offload_parameters else "optimizer" if self.offload else "-"
+        persistence = str(self.persistence) if self.stage == 3 else "-"
+        details = [f"accumulation {self.accumulation}"] * (self.accumulation > 1)
+        details += [f"clip {self.clip}"] * (self.clip > 0)
+        details += [name for name in ("sum_in_fp32", "zero_init", "round_robin") if getattr(self, name)]
         return (
-            f"zero{self.stage} {self.precision:4} {self.optimizer:8}"
-            f" {'cpu' if self.offload else '-':3} {'cpu' if self.offload_parameters else '-':3}"
-            f" {self.persistence if self.stage == 3 else '-':>7}"
+            f"zero{self.stage}  {self.precision}  {self.optimizer:8}  {offload:9}"
+            f"  {persistence:7}  {', '.join(details):40}"
         )
 
 
 class Oddities(nn.Module):
-    """Tied, frozen, odd-sized, scalar and zero-sized parameters in one small language model."""
+    """A small language model with tied, frozen, odd-sized, one-element and zero-sized parameters.
 
-    def __init__(self, empty: bool = True) -> None:
+    Args:
+        empty: with the zero-sized one, which DeepSpeed's ZeRO-3 fails to gather.
+    """
+
+    def __init__(self, empty: bool) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(17, 8)
+        self.embedding = nn.Embedding(VOCABULARY, 8)
         self.up = nn.Linear(8, 13)
         self.frozen = nn.Linear(13, 7)
         self.down = nn.Linear(7, 8, bias=False)
@@ -51,7 +73,7 @@ class Oddities(nn.Module):
         self.gain = nn.Parameter(torch.ones(1))  # DeepSpeed's initial broadcast fails on shape ()
         if empty:
             self.nothing = nn.Parameter(torch.empty(0, 3))
-        self.head = nn.Linear(8, 17, bias=False)
+        self.head = nn.Linear(8, VOCABULARY, bias=False)
         self.head.weight = self.embedding.weight
         self.frozen.requires_grad_(False)
 
@@ -61,7 +83,12 @@ class Oddities(nn.Module):
         return self.head(self.norm(hidden) * self.gain)
 
 
-def deepspeed_config(row: Row, lr: float) -> dict[str, Any]:
+def initial_model(row: Row) -> Oddities:
+    torch.manual_seed(0)
+    return Oddities(empty=row.stage < 3)
+
+
+def deepspeed_config(row: Row) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": row.stage,
         "stage3_param_persistence_threshold": row.persistence,
@@ -84,106 +111,146 @@ def deepspeed_config(row: Row, lr: float) -> dict[str, Any]:
     if row.precision == "bf16":
         config["bf16"] = {"enabled": True}
     if row.precision == "fp16":
-        config["fp16"] = {"enabled": True, "initial_scale_power": 8}
-    if row.accumulation_dtype is not None:
-        config["data_types"] = {"grad_accum_dtype": row.accumulation_dtype}
+        config["fp16"] = {"enabled": True, "initial_scale_power": row.scale_power, "hysteresis": 1}
+    if row.sum_in_fp32:
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config
 
 
-def base_optimizer(row: Row, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Two parameter groups: matrices with weight decay, the rest without."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    dims = [len(getattr(parameter, "ds_shape", parameter.shape)) for parameter in trained]
-    groups = [
-        {"params": [p for p, dim in zip(trained, dims, strict=True) if dim >= 2], "weight_decay": 0.1},
-        {"params": [p for p, dim in zip(trained, dims, strict=True) if dim < 2], "weight_decay": 0.0},
-    ]
-    if row.optimizer == "cpu_adam":
-        return deepspeed.ops.adam.DeepSpeedCPUAdam(groups, lr=lr)
-    if row.optimizer == "fused":
-        return deepspeed.ops.adam.FusedAdam(groups, lr=lr)
-    return torch.optim.AdamW(groups, lr=lr)
+def start(row: Row, lr: float = 1e-2, extra: dict[str, Any] | None = None) -> Any:
+    """Return a DeepSpeedEngine on the same initial weights in every row and on every rank.
 
-
-def start(row: Row, lr: float = 1e-2) -> Any:
-    """A DeepSpeedEngine on the same initial weights in every row and on every rank."""
-    torch.manual_seed(0)
-    # DeepSpeed's ZeRO-3 fails to gather a parameter without elements.
-    empty = row.stage < 3
-    config = deepspeed_config(row, lr)
-    if row.zero_init:
-        with deepspeed.zero.Init(config_dict_or_path=config):
-            model = Oddities(empty)
-    else:
-        model = Oddities(empty)
+    Args:
+        row: the set-up.
+        lr: learning rate.
+        extra: further sections of DeepSpeed's configuration; ``zero_optimization`` is joined.
+    """
+    config, extra = deepspeed_config(row), dict(extra or {})
+    config["zero_optimization"].update(extra.pop("zero_optimization", {}))
+    config.update(extra)
+    with deepspeed.zero.Init(config_dict_or_path=config, enabled=row.zero_init):
+        model = initial_model(row)
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=base_optimizer(row, model, lr), config=copy.deepcopy(config)
+        model=model, optimizer=_OPTIMIZERS[row.optimizer](_groups(model), lr=lr), config=config
     )
     return engine
 
 
-def batches(step: int, size: int = 4) -> tuple[Tensor, Tensor]:
-    """The global batch of one step."""
-    generator = torch.Generator().manual_seed(step)
-    tokens = torch.randint(0, 17, (size, 6), generator=generator)
+def _groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Two parameter groups: matrices decay, the rest does not."""
+    matrices: dict[str, Any] = {"params": [], "weight_decay": 0.1}
+    rest: dict[str, Any] = {"params": [], "weight_decay": 0.0}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            group = matrices if len(getattr(parameter, "ds_shape", parameter.shape)) > 1 else rest
+            group["params"].append(parameter)
+    return [matrices, rest]
+
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "cpu_adam": deepspeed.ops.adam.DeepSpeedCPUAdam,
+    "fused": deepspeed.ops.adam.FusedAdam,
+}
+
+
+def batch(step: int, size: int) -> tuple[Tensor, Tensor]:
+    """Return the tokens of a global batch and what is to be said of each: the token before it."""
+    tokens = torch.randint(0, VOCABULARY, (size, 6), generator=torch.Generator().manual_seed(step))
     return tokens, torch.roll(tokens, 1, dims=1)
 
 
 def loss_of(model: nn.Module, tokens: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(model(tokens).float().flatten(0, 1), labels.flatten())
+    logits = model(tokens)
+    return nn.functional.cross_entropy(
+        logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1), labels.flatten()
+    )
 
 
-def train_step(engine: Any, row: Row, step: int) -> None:
-    """One optimizer step on this rank's part of the global batch."""
-    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+def train_step(engine: Any, row: Row, step: int, size: int | None = None) -> None:
+    """Take one optimizer step on this rank's equal part of the global batch.
+
+    Args:
+        engine: DeepSpeed's.
+        row: its set-up.
+        step: chooses the batches.
+        size: sequences of the global micro-batch; two a rank by default.
+    """
+    share = (size or 2 * dist.get_world_size()) // dist.get_world_size()
+    own = slice(share * dist.get_rank(), share * (dist.get_rank() + 1))
     for micro in range(row.accumulation):
-        tokens, labels = batches(step * 16 + micro, 2 * world)
-        own = slice(2 * rank, 2 * rank + 2)
+        tokens, labels = batch(16 * step + micro, share * dist.get_world_size())
         engine.backward(loss_of(engine, tokens[own], labels[own]))
         engine.step()
 
 
 def full_masters(engine: Any, row: Row) -> dict[str, Tensor]:
-    """Whole fp32 weights by name, read by DeepSpeed's own functions and not by the engine under test."""
-    # With round_robin_gradients DeepSpeed's reader returns other parameters' weights: read the fp32 copies.
-    found = {}
-    for name, parameter in engine.module.named_parameters():
-        if parameter.requires_grad and getattr(parameter, "ds_numel", parameter.numel()) > 0:
-            full = None if row.round_robin else safe_get_full_fp32_param(parameter)
-            found[name] = (_replicated_master(engine, parameter) if full is None else full).detach().clone().cpu()
-    return found
+    """Return whole fp32 weights by name, read by DeepSpeed's own functions, not by the engine under test."""
+    # With round_robin_gradients DeepSpeed's reader returns other parameters' weights: its fp32 copies serve.
+    trained = {
+        name: parameter
+        for name, parameter in engine.module.named_parameters()
+        if parameter.requires_grad and getattr(parameter, "ds_numel", parameter.numel()) > 0
+    }
+    read = (
+        _replicated_master if row.stage == 0 or row.round_robin else lambda _, p: safe_get_full_fp32_param(p)
+    )
+    return {name: read(engine, parameter).detach().clone() for name, parameter in trained.items()}
 
 
 def _replicated_master(engine: Any, parameter: nn.Parameter) -> Tensor:
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_groups"):
-        for lows, highs in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
-            for low, high in zip(lows, highs, strict=True):
-                if low is parameter:
-                    return high
+        pairs = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
+        return next(
+            h for lows, highs in pairs for low, h in zip(lows, highs, strict=True) if low is parameter
+        )
     if hasattr(optimizer, "fp32_groups_flat"):
         for lows, flat in zip(optimizer.fp16_groups, optimizer.fp32_groups_flat, strict=True):
-            start = 0
-            for low in lows:
+            pieces = flat.split([low.numel() for low in lows])
+            for low, piece in zip(lows, pieces, strict=True):
                 if low is parameter:
-                    return flat[start : start + low.numel()].view(low.shape)
-                start += low.numel()
+                    return piece.view(low.shape)
     return parameter
 
 
 def full_copies(engine: Any) -> dict[str, Tensor]:
-    """Whole compute weights by name, in their own dtype."""
+    """Return the whole weights that compute, by name, in their own dtype."""
     found = {}
     for name, parameter in engine.module.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-            found[name] = parameter.detach().clone().cpu()
+            found[name] = parameter.detach().clone()
     return found
 
 
-def evaluate(engine: Any, step: int = 99) -> Tensor:
-    """Logits of a forward pass in evaluation mode; leaves gathered parameters behind under ZeRO-3."""
-    engine.module.eval()
+def gathered_copies(engine: Any) -> dict[str, Tensor]:
+    """Return those weights that stand gathered on this rank now, as the next forward pass would use them."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in engine.module.named_parameters()
+        if not hasattr(parameter, "ds_id") or parameter.ds_status.name == "AVAILABLE"
+    }
+
+
+def logits_of(model: nn.Module) -> Tensor:
+    """Logits of an evaluation pass; under ZeRO-3 it leaves parameters gathered."""
+    model.eval()
     with torch.no_grad():
-        logits = engine(batches(step)[0])
-    engine.module.train()
+        logits = model(batch(99, 4)[0])
+    model.train()
     return logits
+
+
+@contextmanager
+def quiet_deepspeed() -> Iterator[None]:
+    """Open gloo, and DeepSpeed without its information lines.
+
+    Its CPU accelerator admits fp16 only where the CPU has fast instructions for it; the arithmetic is the
+    same without.
+    """
+    logger.setLevel(logging.ERROR)
+    get_accelerator().is_fp16_supported = lambda: True
+    torch.set_num_threads(1)
+    with gloo():
+        yield
