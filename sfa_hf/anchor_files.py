@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from sfa_hf.checkpoint_names import model_names
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.hub import from_hub
@@ -23,11 +25,27 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = ("model.safetensors", "adapter_model.safetensors")
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """One tensor of an open safetensors file."""
+
+    file: Any
+    key: str
+
+    @property
+    def rows(self) -> Any:
+        """The tensor, sliced by rows without reading the others; a scalar has none."""
+        return self.file.get_slice(self.key)
+
+    def whole(self) -> Tensor:
+        return self.file.get_tensor(self.key)
+
+
 class AnchorFiles:
     """The tensors of a saved model, found by the model's parameter names.
 
-    Names match as in ``from_pretrained``: under any name of a tied parameter, with or without the base
-    model's prefix, and for PEFT adapters without the adapter's name.
+    Names match as in ``from_pretrained``: after its renamings, under any name of a tied parameter, with or
+    without the base model's prefix, and for PEFT adapters without the adapter's name.
 
     Args:
         source: a local folder, or a Hub id.
@@ -39,7 +57,8 @@ class AnchorFiles:
 
     def __init__(self, source: str, model: nn.Module) -> None:
         self._source = source
-        self._files = {key: file for path in _locate(source) for key, file in _open(path)}
+        stored = {tensor.key: tensor for path in _locate(source) for tensor in _open(path)}
+        self._stored = {name: stored[key] for key, name in model_names(stored, model).items()}
         self._aliases = _aliases(model)
         self._prefix = getattr(model, "base_model_prefix", "")
         self._adapters = getattr(model, "active_adapters", ()) if hasattr(model, "peft_config") else ()
@@ -52,7 +71,7 @@ class AnchorFiles:
             ConfigError: names the tensor, and both shapes.
         """
         for shard in shards:
-            shape = list(self._slice(shard.name).get_shape())
+            shape = list(self._tensor(shard.name).rows.get_shape())
             if shape != list(shard.shape):
                 problem = f"{self._source} has {shard.name} of shape {shape}, the model {list(shard.shape)}"
                 raise ConfigError("anchor", problem, "a checkpoint of the same model")
@@ -61,26 +80,20 @@ class AnchorFiles:
         """Read one shard's values: whole rows from the file, then trimmed to the slice."""
         size = shard.data.numel()
         if not shard.shape:
-            key = self._key(shard.name)
-            return self._files[str(key)].get_tensor(key).reshape(-1)[:size]
+            return self._tensor(shard.name).whole().reshape(-1)[:size]
         if size == 0:
             return torch.empty(0)
         width = max(1, shard.shape[1:].numel())
         first, last = shard.offset // width, -(-(shard.offset + size) // width)
-        rows = self._slice(shard.name)[first:last].reshape(-1)
+        rows = self._tensor(shard.name).rows[first:last].reshape(-1)
         return rows[shard.offset - first * width :][:size]
 
-    def _slice(self, name: str) -> Any:
-        key = self._key(name)
-        if key is None:
-            raise ConfigError(
-                "anchor", f"{self._source} has no tensor {name}", "a checkpoint of the same model"
-            )
-        return self._files[key].get_slice(key)
-
-    def _key(self, name: str) -> str | None:
+    def _tensor(self, name: str) -> _Stored:
         candidates = (key for alias in self._aliases[name] for key in self._spellings(alias))
-        return next((key for key in candidates if key in self._files), None)
+        for key in candidates:
+            if key in self._stored:
+                return self._stored[key]
+        raise ConfigError("anchor", f"{self._source} has no tensor {name}", "a checkpoint of the same model")
 
     def _spellings(self, name: str) -> Iterator[str]:
         yield name
@@ -97,9 +110,9 @@ class AnchorFiles:
             re.compile(pattern)
             for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
         ]
-        for key in sorted(self._files.keys() - spelled):
+        for name in sorted(self._stored.keys() - spelled):
+            key, shape = self._stored[name].key, list(self._stored[name].rows.get_shape())
             if not any(pattern.search(key) for pattern in ignored):
-                shape = list(self._files[key].get_slice(key).get_shape())
                 problem = f"{self._source} has a tensor {key} of shape {shape}, which the model lacks"
                 raise ConfigError("anchor", problem, "a checkpoint of the same model")
 
@@ -145,7 +158,7 @@ def _parts(index: Path) -> list[str]:
         ) from error
 
 
-def _open(path: Path) -> Iterator[tuple[str, Any]]:
+def _open(path: Path) -> Iterator[_Stored]:
     try:
         file = safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
@@ -153,4 +166,4 @@ def _open(path: Path) -> Iterator[tuple[str, Any]]:
             "anchor", f"{path} cannot be read: {error}", "an unbroken safetensors file"
         ) from error
     for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-        yield key, file
+        yield _Stored(file, key)

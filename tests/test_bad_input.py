@@ -82,7 +82,11 @@ CASES: dict[str, tuple[list[str], Callable[[], Any], str]] = {
     ),
     "null target": ([], lambda: _rows("rows.jsonl", [*ROWS, {"q": "9+1=", "a": None}]), "null in column 'a'"),
     "model folder without weights": ([], lambda: None, "no-weights has no weights"),
-    "no such model": (["model.name_or_path=./nowhere"], lambda: None, "model.name_or_path: there is no folder"),
+    "no such model": (
+        ["model.name_or_path=./nowhere"],
+        lambda: None,
+        "model.name_or_path: there is no folder",
+    ),
     "misspelt built-in model": (
         ["model.name_or_path=builtin:pytia"],
         lambda: None,
@@ -93,7 +97,11 @@ CASES: dict[str, tuple[list[str], Callable[[], Any], str]] = {
         _earlier_run,
         "output_dir: run was made with another config: seed (0 there, 1 here)",
     ),
-    "a folder that is no run's": (["output_dir=no-weights"], lambda: None, "holds files that are not a run's"),
+    "a folder that is no run's": (
+        ["output_dir=no-weights"],
+        lambda: None,
+        "holds files that are not a run's",
+    ),
     "torn state.json": ([], _torn_state, "run/state.json: is not valid JSON"),
 }
 

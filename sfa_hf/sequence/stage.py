@@ -19,7 +19,7 @@ from sfa_hf import engines
 from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
 from sfa_hf.sequence.config import RunConfig
-from sfa_hf.tasks import RightPad, encode
+from sfa_hf.tasks import collator, encode
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +53,12 @@ def trained(stage: Stage, config: RunConfig, arguments: TrainingArguments) -> It
     task = config.tasks[stage.index]
     model, tokenizer = load_model(stage.start, config.model.dtype)
     rows, report = encode(task.train_rows(), tokenizer, config.data)
-    logger.info("%s: %s", task.name, report)
+    logger.info("%s: %s", task.name, report.summary())
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=RightPad.of(tokenizer),
+        data_collator=collator(tokenizer),
         processing_class=tokenizer,
         callbacks=config.method.callbacks(stage),
     )

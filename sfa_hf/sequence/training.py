@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
@@ -30,7 +32,13 @@ OWNED = {
 }
 
 # What differs from TrainingArguments' own defaults; the user's values go on top.
-DEFAULTS: dict[str, Any] = {"save_strategy": "no", "report_to": "none", "logging_steps": 50}
+DEFAULTS: dict[str, Any] = {
+    "save_strategy": "no",  # a task's final model is always kept
+    "report_to": "none",
+    "logging_steps": 50,
+    "dataloader_pin_memory": torch.accelerator.is_available(),  # elsewhere it does nothing but warn
+    "disable_tqdm": not sys.stderr.isatty(),  # a log file gets lines, not a thousand states of a bar
+}
 
 
 def checked_training(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:

@@ -46,7 +46,9 @@ def test_the_resolved_config_is_a_config_of_the_same_run() -> None:
 
 def test_a_tasks_own_training_fields_go_on_top() -> None:
     task = {**TASK, "training": {"max_steps": 7}}
-    config = make_config({**CONFIG, "sequence": [TASK, {**task, "name": "b"}], "training": {"max_steps": "3"}})
+    config = make_config(
+        {**CONFIG, "sequence": [TASK, {**task, "name": "b"}], "training": {"max_steps": "3"}}
+    )
     assert [fields["max_steps"] for fields in config.training] == [3, 7]
 
 

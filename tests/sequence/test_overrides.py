@@ -10,8 +10,12 @@ from sfa_hf.sequence import parse_overrides
 from sfa_hf.sequence.overrides import merged
 
 KEYS = st.from_regex(r"[a-z][a-z_]{0,6}", fullmatch=True)
-VALUES = st.one_of(st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False), st.lists(st.integers()))
-TREES = st.recursive(st.dictionaries(KEYS, VALUES, max_size=3), lambda t: st.dictionaries(KEYS, t, max_size=3))
+VALUES = st.one_of(
+    st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False), st.lists(st.integers())
+)
+TREES = st.recursive(
+    st.dictionaries(KEYS, VALUES, max_size=3), lambda t: st.dictionaries(KEYS, t, max_size=3)
+)
 
 
 def test_dotted_keys_become_nested_yaml_values() -> None:

@@ -73,7 +73,9 @@ def test_a_torn_state_is_one_error_and_never_another_state(folder: RunFolder, cu
             folder.read()
 
 
-def test_an_interrupted_write_leaves_the_old_state(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_the_old_state(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder.write(RunState(trained=1))
 
     def power_cut(*_: object) -> None:

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from sfa_hf.sequence.scores import summary
 
 MATRICES = st.integers(1, 5).flatmap(
-    lambda n: st.lists(
-        st.lists(st.floats(0, 1), min_size=n, max_size=n), min_size=n + 1, max_size=n + 1
-    )
+    lambda n: st.lists(st.lists(st.floats(0, 1), min_size=n, max_size=n), min_size=n + 1, max_size=n + 1)
 )
 
 
