@@ -56,7 +56,7 @@ def _hub_answers() -> bool:
         return False
     try:
         huggingface_hub.get_session().head(constants.ENDPOINT, timeout=_SECONDS_TO_ANSWER)
-    except Exception:  # noqa: BLE001 - whatever the HTTP client of this version raises, the Hub did not answer
+    except Exception:  # whatever the HTTP client of this version raises, the Hub did not answer
         logging.getLogger(__name__).debug("the Hub did not answer", exc_info=True)
         return False
     return True

@@ -38,7 +38,9 @@ def resolve_model(name_or_path: str, cache_dir: Path | None = None, recipe: Reci
     """
     if name_or_path.startswith("builtin:"):
         if name_or_path not in BUILTINS:
-            raise ConfigError(KEY, f"there is no built-in model '{name_or_path}'", nearest(name_or_path, BUILTINS))
+            raise ConfigError(
+                KEY, f"there is no built-in model '{name_or_path}'", nearest(name_or_path, BUILTINS)
+            )
         return str(built(recipe or BUILTINS[name_or_path], cache_dir))
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Generated plain text that a built-in model reads before any task: no task's prompt, no held-out clause or line.
+"""Generated plain text that a built-in model reads before any task: no prompt, no held-out clause.
 
 Stories with numbers in them, sums in words and in figures, contract clauses and Python lines, each on its own.
 It gives the base words, number facts and syntax; what it lacks is every task's question and form of answer.
@@ -7,12 +7,13 @@ It gives the base words, number facts and syntax; what it lacks is every task's 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 from sfa_hf.tasks.generated import GENERATORS, code, generate, law, math, split_of
 
 _VERBS = ("bought", "carried", "counted", "found", "hid", "kept", "lost", "moved", "painted", "sold", "took")
 _PLACES = ("at home", "at school", "at the market", "by the river", "in the garden", "in town", "on the hill")
+_GAINS = ("{name} bought {change} more", "Then {name} found {change}", "A friend gave {name} {change}")
+_LOSSES = ("{name} sold {change}", "Then {name} lost {change}", "A friend took {change} from {name}")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -25,16 +26,28 @@ def documents(count: int, seed: int) -> list[str]:
 def task_words(count: int, seed: int) -> list[str]:
     """Training rows' prompts, for the tokenizer alone: words that only tasks use shall be one token too."""
     rows = [(name, row) for name in GENERATORS for row in generate(name, "train", count // 3, seed)]
-    return [f"{row[GENERATORS[name].content]} {row.get('question', '')}\nAnswer: Python:" for name, row in rows]
+    return [
+        f"{row[GENERATORS[name].content]} {row.get('question', '')}\nAnswer: Python:" for name, row in rows
+    ]
 
 
 def _story(rng: random.Random) -> str:
-    sentences = []
-    for name in rng.sample(math.NAMES, rng.randint(1, 2)):
-        place, day = rng.choice(_PLACES), rng.choice(_DAYS)
-        thing, number = rng.choice(math.THINGS), rng.randint(1, 18)
-        sentences.append(f"On {day} {name} {rng.choice(_VERBS)} {number} {thing} {place}.")
-    return " ".join(sentences)
+    name, thing, number = rng.choice(math.NAMES), rng.choice(math.THINGS), rng.randint(1, 18)
+    place, day = rng.choice(_PLACES), rng.choice(_DAYS)
+    return f"On {day} {name} {rng.choice(_VERBS)} {number} {thing} {place}."
+
+
+def _account(rng: random.Random) -> str:
+    """How many things there were, what happened to them, how many there were then."""
+    name, thing = rng.choice(math.NAMES), rng.choice(math.THINGS)
+    before, change = rng.randint(1, 9), rng.randint(1, 9)
+    if rng.random() < 0.5:
+        after, what = before + change, rng.choice(_GAINS)
+    else:
+        before, change = max(before, change), min(before, change)
+        after, what = before - change, rng.choice(_LOSSES)
+    story = what.format(name=name, change=change)
+    return f"{name} had {before} {thing}. {story}. After that {name} had {after}."
 
 
 def _sums(rng: random.Random) -> str:
@@ -59,24 +72,26 @@ def _sums(rng: random.Random) -> str:
 
 
 def _clause(rng: random.Random) -> str:
-    return _unseen(rng, lambda: str(law.draw(rng)["clause"]))
+    text = str(law.draw(rng)["clause"])
+    return text if split_of(text) == "train" else _clause(rng)
 
 
 def _program(rng: random.Random) -> str:
-    lines = []
-    for _ in range(rng.randint(1, 3)):
-        row = code.draw(rng)
-        if split_of(row["english"]) == "train":
-            lines.append(str(row["code"]))
-    return "\n".join(lines) or "pass"
+    """Lines that go on using the names they began with."""
+    x, y = rng.sample(code.VARIABLES, 2)
+    items, sign, number = rng.choice(code.LISTS), rng.choice("+-*/"), rng.randint(0, code.LARGEST)
+    lines = (
+        f"{x} = {number}",
+        f"{y} = {x} {sign} {number}",
+        f"{items}.append({y})",
+        f"print({x} {sign} {y})",
+        f"{x} = len({items})",
+        f"if {y} > {number}: {x} = {y}",
+        f"for {x} in {items}: print({x})",
+        f"{y} += {x}",
+    )
+    return "\n".join(rng.sample(lines, rng.randint(3, 4)))
 
 
-def _unseen(rng: random.Random, draw: Callable[[], str]) -> str:
-    text = draw()
-    while split_of(text) != "train":
-        text = draw()
-    return text
-
-
-_WRITERS = (_story, _sums, _clause, _program)
-_WEIGHTS = (2, 3, 2, 2)
+_WRITERS = (_story, _account, _sums, _clause, _program)
+_WEIGHTS = (1, 4, 2, 1, 3)

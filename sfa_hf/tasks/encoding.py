@@ -1,8 +1,8 @@
 """From rows to token ids; the same ids in training and in evaluation.
 
-Prompt and target are tokenised apart and joined, so that the boundary between them is the same whatever follows
-the prompt. What the tokenizer puts before a text (a BOS token) stays before the prompt; what it would put behind
-it (an EOS token) does not, because the text goes on. A target ends with the EOS token.
+Prompt and target are tokenised apart and joined, so that the boundary between them is the same whatever
+follows the prompt. What the tokenizer puts before a text (a BOS token) stays before the prompt; what it would
+put behind it (an EOS token) does not, because the text goes on. A target ends with the EOS token.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def encode(
 ) -> tuple[datasets.Dataset, EncodingReport]:
     """Token ids and labels of training rows.
 
-    A target is never cut: a prompt that is too long loses tokens at its beginning (its BOS token stays), and a
-    row whose target leaves no room for a prompt is dropped.
+    A target is never cut: a prompt that is too long loses tokens at its beginning (its BOS token stays), and
+    a row whose target leaves no room for a prompt is dropped.
 
     Returns:
         A dataset with columns ``input_ids`` and ``labels`` (equal lengths, at most ``encoding.max_length``;
@@ -118,7 +118,7 @@ def prompt_ids(
 def target_ids(
     targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, eos: bool = True
 ) -> list[list[int]]:
-    """Token ids of targets or choices as they continue a prompt: nothing before, EOS behind if there is one."""
+    """Token ids of targets or choices that continue a prompt: nothing before, EOS behind if there is one."""
     if not targets:
         return []
     end = [tokenizer.eos_token_id] if eos and tokenizer.eos_token_id is not None else []

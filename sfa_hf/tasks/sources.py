@@ -1,8 +1,8 @@
 """Where rows come from: local files, dataset folders, the Hub, generators.
 
-JSON and CSV are read here, row by row, and not by ``datasets.load_dataset``: its JSON reader turns strings that
-look like dates into timestamps, its CSV reader turns ``007`` into 7 and ``None`` into a null, and a prompt or
-target must say what the file says. Every cell of a CSV file is a string; an empty one is null.
+JSON and CSV are read here, row by row, and not by ``datasets.load_dataset``: its JSON reader turns strings
+that look like dates into timestamps, its CSV reader turns ``007`` into 7 and ``None`` into a null, and a prompt
+or target must say what the file says. Every cell of a CSV file is a string; an empty one is null.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import datasets
-import pyarrow
-import pyarrow.parquet
+import pyarrow  # type: ignore[import-untyped]
+import pyarrow.parquet  # type: ignore[import-untyped]
 
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.hub import from_hub
@@ -37,7 +37,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def read_source(source: DataSource, data_dir: Path, key: str) -> Iterator[NumberedRow]:
     """The rows that a source selects, in its order, with their numbers in the file.
 
-    ``max_chars`` speaks of rendered rows and is left to the caller; so is ``limit`` where ``max_chars`` is set.
+    ``max_chars`` speaks of rendered rows and ``limit`` of what it leaves: both are the caller's.
 
     Args:
         source: what the task file says.
@@ -98,7 +98,7 @@ def _json(path: Path) -> Iterator[Columns]:
     with _text(path) as file:
         rows = json.load(file)
     if not isinstance(rows, list):
-        raise ValueError(f"holds one {type(rows).__name__}, not a list of objects")
+        raise TypeError(f"holds one {type(rows).__name__}, not a list of objects")
     for number, row in enumerate(rows, start=1):
         yield _object(row, f"item {number}")
 
@@ -159,7 +159,7 @@ def _file(path: Path, reader: Callable[[Path], Iterator[Columns]], key: str) -> 
         ) from err
     except UnicodeDecodeError as err:
         raise ConfigError(f"{key}.path", f"{path} is not UTF-8 text: {err.reason}", right) from err
-    except (ValueError, csv.Error, EOFError, OSError, pyarrow.ArrowException) as err:
+    except (ValueError, TypeError, csv.Error, EOFError, OSError, pyarrow.ArrowException) as err:
         if isinstance(err, ConfigError):
             raise
         raise ConfigError(f"{key}.path", f"{path}: {err}", right) from err
@@ -167,18 +167,14 @@ def _file(path: Path, reader: Callable[[Path], Iterator[Columns]], key: str) -> 
 
 @contextmanager
 def _text(path: Path) -> Iterator[IO[str]]:
-    opened: IO[str]
-    if path.suffix == ".gz":
-        opened = gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    else:
-        opened = path.open(encoding="utf-8-sig", newline="")
-    with opened as file:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
         yield file
 
 
 def _object(row: Any, where: str) -> Columns:
     if not isinstance(row, dict):
-        raise ValueError(f"{where} is a {type(row).__name__}, not an object")
+        raise TypeError(f"{where} is a {type(row).__name__}, not an object")
     return row
 
 

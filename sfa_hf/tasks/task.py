@@ -153,8 +153,8 @@ def load_task(spec: str | Mapping[str, Any], *, search: Sequence[Path], data_dir
     """A task by name, by file or as a mapping.
 
     Args:
-        spec: name of a file in one of the ``search`` folders without its suffix ("math", "demo/math"), path of
-            a YAML file, or what such a file would say.
+        spec: name of a file in one of the ``search`` folders without its suffix ("math", "demo/math"), path
+            of a YAML file, or what such a file would say.
         search: folders of task files; the first that has the name wins.
         data_dir: folder that the local data files of the task are relative to.
 

@@ -1,7 +1,7 @@
 """Jinja templates over a row's columns.
 
-Sandboxed and immutable: a task file or a dataset card may come from a stranger. A template is compiled once and
-rendered once per row; text that comes out of a column is never read as a template again.
+Sandboxed and immutable: a task file may come from a stranger. A template is compiled once and rendered once
+per row; text that comes out of a column is never read as a template again.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class ListTemplate:
         if isinstance(value, StrictUndefined):
             _raise_undefined(value)
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"yields {value!r:.60}, not a list")
+            raise ValueError(f"yields {value!r:.60}, not a list")  # noqa: TRY004 - about a value, not an argument
+        if any(item is None for item in value):
+            raise ValueError("yields a list with a null in it")
         return tuple(str(item) for item in value)
 
 

@@ -9,25 +9,12 @@ import random
 from typing import Any
 
 VARIABLES = (
-    "age", "area", "average", "balance", "batch", "best", "color", "cost", "count", "data", "depth", "distance",
-    "error", "factor", "height", "index", "length", "level", "limit", "mass", "name", "number", "offset", "page",
-    "path", "price", "rank", "rate", "ratio", "result", "row", "score", "size", "speed", "start", "step", "sum_of",
-    "time", "token", "total", "value", "weight", "width", "year",
+    "age", "area", "balance", "best", "cost", "count", "data", "depth", "error", "height", "index", "length",
+    "level", "limit", "mass", "name", "number", "offset", "price", "rank", "rate", "result", "score", "size",
+    "speed", "start", "step", "time", "total", "value", "weight", "width",
 )  # fmt: skip
-LISTS = (
-    "files",
-    "items",
-    "keys",
-    "lines",
-    "names",
-    "nodes",
-    "pages",
-    "points",
-    "rows",
-    "users",
-    "values",
-    "words",
-)
+LISTS = ("files", "items", "keys", "lines", "names", "nodes", "pages", "points", "rows", "users", "words")
+LARGEST = 20
 _OPERATORS = (("plus", "+"), ("minus", "-"), ("times", "*"), ("divided by", "/"))
 _COMPARISONS = (("greater than", ">"), ("less than", "<"), ("equal to", "=="))
 #: English and Python of each kind; {w}/{op} and {cw}/{cmp} are an operator's word and sign.
@@ -50,6 +37,6 @@ def draw(rng: random.Random) -> dict[str, Any]:
     x, y, z = rng.sample(VARIABLES, 3)
     (w, op), (cw, cmp) = rng.choice(_OPERATORS), rng.choice(_COMPARISONS)
     slots = {"x": x, "y": y, "z": z, "w": w, "op": op, "cw": cw, "cmp": cmp}
-    slots |= {"items": rng.choice(LISTS), "n": str(rng.randint(0, 99))}
+    slots |= {"items": rng.choice(LISTS), "n": str(rng.randint(0, LARGEST))}
     english, code = (text.format(**slots) for text in TEMPLATES[kind])
     return {"english": english, "code": code, "kind": kind}

@@ -10,14 +10,16 @@ import random
 from typing import Any
 
 _FIRST = (
-    "Acme", "Alder", "Apex", "Atlas", "Aurora", "Birch", "Borealis", "Cedar", "Cobalt", "Crest", "Delta", "Ember",
-    "Falcon", "Granite", "Harbor", "Helix", "Iris", "Juniper", "Keystone", "Lumen", "Maple", "Meridian", "Nova",
-    "Onyx", "Orchid", "Pioneer", "Quartz", "Raven", "Sierra", "Summit", "Tidal", "Vertex", "Willow", "Zenith",
+    "Acme", "Alder", "Apex", "Atlas", "Aurora", "Birch", "Borealis", "Cedar", "Cobalt", "Crest", "Delta",
+    "Ember", "Falcon", "Granite", "Harbor", "Helix", "Iris", "Juniper", "Keystone", "Lumen", "Maple",
+    "Meridian", "Nova", "Onyx", "Orchid", "Pioneer", "Quartz", "Raven", "Sierra", "Summit", "Tidal",
+    "Vertex", "Willow", "Zenith",
 )  # fmt: skip
 _LAST = ("Bank", "Foods", "Group", "Labs", "Media", "Motors", "Partners", "Systems", "Textiles", "Works")
 _STATES = (
-    "Alaska", "Arizona", "California", "Colorado", "Delaware", "Florida", "Georgia", "Illinois", "Kansas", "Maine",
-    "Michigan", "Nevada", "New York", "Ohio", "Oregon", "Texas", "Utah", "Vermont", "Virginia", "Washington",
+    "Alaska", "Arizona", "California", "Colorado", "Delaware", "Florida", "Georgia", "Illinois", "Kansas",
+    "Maine", "Michigan", "Nevada", "New York", "Ohio", "Oregon", "Texas", "Utah", "Vermont", "Virginia",
+    "Washington",
 )  # fmt: skip
 _UNITS = ("days", "weeks", "months", "years")
 TEMPLATES: dict[str, tuple[str, ...]] = {

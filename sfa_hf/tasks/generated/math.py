@@ -9,14 +9,15 @@ import random
 from typing import Any
 
 NAMES = (
-    "Ada", "Amir", "Anna", "Ben", "Carla", "Chen", "Clara", "David", "Dora", "Elif", "Emil", "Eva", "Farah", "Felix",
-    "Gita", "Hana", "Hugo", "Ida", "Igor", "Jana", "Jonas", "Kai", "Kim", "Lara", "Leo", "Lin", "Maria", "Max",
-    "Mei", "Nora", "Omar", "Oskar", "Paul", "Petra", "Ravi", "Rosa", "Sam", "Tara", "Tom", "Vera", "Yara", "Zoe",
+    "Ada", "Amir", "Anna", "Ben", "Carla", "Chen", "Clara", "David", "Dora", "Elif", "Emil", "Eva",
+    "Farah", "Felix", "Gita", "Hana", "Hugo", "Ida", "Igor", "Jana", "Jonas", "Kai", "Kim", "Lara", "Leo",
+    "Lin", "Maria", "Max", "Mei", "Nora", "Omar", "Oskar", "Paul", "Petra", "Ravi", "Rosa", "Sam", "Tara",
+    "Tom", "Vera", "Yara", "Zoe",
 )  # fmt: skip
 THINGS = (
-    "apples", "bags", "balls", "beads", "books", "boxes", "bricks", "buttons", "cakes", "cards", "chairs", "coins",
-    "cups", "dolls", "eggs", "flags", "hats", "keys", "kites", "lamps", "leaves", "maps", "nuts", "pears", "pens",
-    "plums", "rings", "seeds", "shells", "stamps", "stones", "toys",
+    "apples", "bags", "balls", "beads", "books", "boxes", "bricks", "buttons", "cakes", "cards", "chairs",
+    "coins", "cups", "dolls", "eggs", "flags", "hats", "keys", "kites", "lamps", "leaves", "maps", "nuts",
+    "pears", "pens", "plums", "rings", "seeds", "shells", "stamps", "stones", "toys",
 )  # fmt: skip
 #: Each ends with more things than it starts with.
 GAINS = (
