@@ -12,8 +12,10 @@ from torch import Tensor
 from sfa_hf.engines.base import Shard
 from sfa_hf.streaming import HostToDevice
 
-_BLOCK = {"cpu": 2**17, "cuda": 2**21}
-"""Elements that a merge handles at once: on a CPU what its cache holds, on a GPU what keeps it busy."""
+_CPU_BLOCK = 2**15
+"""Elements a thread that a merge handles at once: what the cache holds."""
+_GPU_BLOCK = 2**20
+"""Elements that a merge handles at once: enough to keep a GPU busy, with 24 MiB of fp64 scratch."""
 
 Allocate = Callable[[int, torch.dtype], Tensor]
 """``allocate(numel, dtype)`` returns the flat buffer of an anchor."""
@@ -26,7 +28,8 @@ class Block(NamedTuple):
         shard: the shard that the piece is cut from.
         start: index of the piece's first element in ``shard.data``.
         theta: view of ``shard.data``; edit it in place.
-        theta_o: the anchor of the same elements: fp32, on theta's device, valid until the next block.
+        theta_o: the anchor of the same elements, in the anchor's dtype, on theta's device; valid until the
+            next block.
     """
 
     shard: Shard
@@ -103,18 +106,14 @@ class Anchor:
 
 def _cut(shards: Sequence[Shard], start: int, bucket: Tensor) -> Iterator[Block]:
     """Cut ``bucket``, which holds the anchor of the shards' elements from ``start`` on, into blocks."""
-    limit = _BLOCK[bucket.device.type]
-    in_fp32 = bucket.dtype == torch.float32
-    scratch = bucket.new_empty(0 if in_fp32 else min(limit, bucket.numel()), dtype=torch.float32)
+    limit = _GPU_BLOCK if bucket.is_cuda else _CPU_BLOCK * torch.get_num_threads()
     begin = -start
     for shard in shards:
         end = begin + shard.data.numel()
         for low in range(max(begin, 0), min(end, bucket.numel()), limit):
             values = bucket[low : min(low + limit, end)]
             theta = shard.data[low - begin : low - begin + values.numel()]
-            yield Block(
-                shard, low - begin, theta, values if in_fp32 else scratch[: values.numel()].copy_(values)
-            )
+            yield Block(shard, low - begin, theta, values)
         begin = end
 
 

@@ -6,59 +6,56 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import huggingface_hub
 import torch
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 
-from sfa_hf.checkpoint_names import model_names
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.hub import from_hub
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = ("model.safetensors", "adapter_model.safetensors")
+_SAME_MODEL = "a checkpoint of the same model"
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """One tensor of an open safetensors file."""
+class _Stored(NamedTuple):
+    """A tensor in an open safetensors file."""
 
     file: Any
     key: str
 
-    @property
     def rows(self) -> Any:
-        """The tensor, sliced by rows without reading the others; a scalar has none."""
+        """Return its lazy slice: ``get_shape()``, and ``[first:last]`` reads."""
         return self.file.get_slice(self.key)
-
-    def whole(self) -> Tensor:
-        return self.file.get_tensor(self.key)
 
 
 class AnchorFiles:
     """The tensors of a saved model, found by the model's parameter names.
 
-    Names match as in ``from_pretrained``: after its renamings, under any name of a tied parameter, with or
-    without the base model's prefix, and for PEFT adapters without the adapter's name.
+    Names match as in ``from_pretrained``: after the renamings of the model's class, under any name of a tied
+    parameter, with or without the base model's prefix, and for PEFT adapters without the adapter's name.
 
     Args:
         source: a local folder, or a Hub id.
         model: the model in training.
 
     Raises:
-        ConfigError: no safetensors there; a tensor that the model lacks.
+        ConfigError: no safetensors there; a tensor that the model lacks, or that is stored in another form.
     """
 
     def __init__(self, source: str, model: nn.Module) -> None:
         self._source = source
-        stored = {tensor.key: tensor for path in _locate(source) for tensor in _open(path)}
-        self._stored = {name: stored[key] for key, name in model_names(stored, model).items()}
+        self._renamings = _renamings(model)
+        self._stored = dict(self._tensors(source))
         self._aliases = _aliases(model)
         self._prefix = getattr(model, "base_model_prefix", "")
         self._adapters = getattr(model, "active_adapters", ()) if hasattr(model, "peft_config") else ()
@@ -71,29 +68,29 @@ class AnchorFiles:
             ConfigError: names the tensor, and both shapes.
         """
         for shard in shards:
-            shape = list(self._tensor(shard.name).rows.get_shape())
+            shape = list(self._find(shard.name).rows().get_shape())
             if shape != list(shard.shape):
                 problem = f"{self._source} has {shard.name} of shape {shape}, the model {list(shard.shape)}"
-                raise ConfigError("anchor", problem, "a checkpoint of the same model")
+                raise ConfigError("anchor", problem, _SAME_MODEL)
 
     def read(self, shard: Shard) -> Tensor:
         """Read one shard's values: whole rows from the file, then trimmed to the slice."""
-        size = shard.data.numel()
+        stored, size = self._find(shard.name), shard.data.numel()
         if not shard.shape:
-            return self._tensor(shard.name).whole().reshape(-1)[:size]
+            return stored.file.get_tensor(stored.key).reshape(-1)[:size]
         if size == 0:
             return torch.empty(0)
-        width = max(1, shard.shape[1:].numel())
+        width = shard.shape[1:].numel()
         first, last = shard.offset // width, -(-(shard.offset + size) // width)
-        rows = self._tensor(shard.name).rows[first:last].reshape(-1)
+        rows = stored.rows()[first:last].reshape(-1)
         return rows[shard.offset - first * width :][:size]
 
-    def _tensor(self, name: str) -> _Stored:
-        candidates = (key for alias in self._aliases[name] for key in self._spellings(alias))
-        for key in candidates:
-            if key in self._stored:
-                return self._stored[key]
-        raise ConfigError("anchor", f"{self._source} has no tensor {name}", "a checkpoint of the same model")
+    def _find(self, name: str) -> _Stored:
+        for alias in self._aliases[name]:
+            for spelling in self._spellings(alias):
+                if spelling in self._stored:
+                    return self._stored[spelling]
+        raise ConfigError("anchor", f"{self._source} has no tensor {name}", _SAME_MODEL)
 
     def _spellings(self, name: str) -> Iterator[str]:
         yield name
@@ -103,18 +100,36 @@ class AnchorFiles:
         for adapter in self._adapters:
             yield name.replace(f".{adapter}.", ".")
 
+    def _tensors(self, source: str) -> Iterator[tuple[str, _Stored]]:
+        for path in _locate(source):
+            file = _open(path)
+            for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                yield self._name_in_memory(key), _Stored(file, key)
+
+    def _name_in_memory(self, key: str) -> str:
+        name = key
+        for renaming in self._renamings:
+            name, matched = renaming.rename_source_key(name)
+            if matched is not None and not isinstance(renaming, WeightRenaming):
+                problem = f"{self._source} stores {key} in another form than the model has in memory"
+                raise ConfigError(
+                    "anchor", problem, "anchor=None, a model whose tensors load as they are stored"
+                )
+        return name
+
     def _refuse_extra(self, model: nn.Module) -> None:
         known = {*self._aliases, *(name for name, _ in model.named_buffers(remove_duplicate=False))}
-        spelled = {key for name in known for key in self._spellings(name)}
-        ignored = [
-            re.compile(pattern)
-            for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-        ]
+        spelled = {spelling for name in known for spelling in self._spellings(name)}
+        ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
         for name in sorted(self._stored.keys() - spelled):
-            key, shape = self._stored[name].key, list(self._stored[name].rows.get_shape())
-            if not any(pattern.search(key) for pattern in ignored):
-                problem = f"{self._source} has a tensor {key} of shape {shape}, which the model lacks"
-                raise ConfigError("anchor", problem, "a checkpoint of the same model")
+            if not any(re.search(pattern, name) for pattern in ignored):
+                shape = list(self._stored[name].rows().get_shape())
+                problem = f"{self._source} has a tensor {name} of shape {shape}, which the model lacks"
+                raise ConfigError("anchor", problem, _SAME_MODEL)
+
+
+def _renamings(model: nn.Module) -> list[Any]:
+    return get_model_conversion_mapping(model) if isinstance(model, PreTrainedModel) else []
 
 
 def _aliases(model: nn.Module) -> dict[str, list[str]]:
@@ -153,17 +168,13 @@ def _parts(index: Path) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            "anchor", f"{index} is not a safetensors index: {error}", "an unbroken index file"
-        ) from error
+        problem = f"{index} is not a safetensors index: {error}"
+        raise ConfigError("anchor", problem, "an unbroken index file") from error
 
 
-def _open(path: Path) -> Iterator[_Stored]:
+def _open(path: Path) -> Any:
     try:
-        file = safe_open(path, framework="pt")
+        return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
-        raise ConfigError(
-            "anchor", f"{path} cannot be read: {error}", "an unbroken safetensors file"
-        ) from error
-    for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-        yield _Stored(file, key)
+        problem = f"{path} cannot be read: {error}"
+        raise ConfigError("anchor", problem, "an unbroken safetensors file") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BUCKET_BYTES = 24 * 2**20
+BUCKET_BYTES = 16 * 2**20
 """Of each of the two device buffers: with the blocks' scratch, at most 64 MiB of device memory at a merge."""
 
 

@@ -64,5 +64,6 @@ def refuse_reentrant_checkpointing(model: nn.Module) -> None:
 
 def _checkpoints_reentrantly(module: nn.Module) -> bool:
     checkpoint = getattr(module, "_gradient_checkpointing_func", None)
-    on = getattr(module, "gradient_checkpointing", False) is True and isinstance(checkpoint, partial)
-    return on and checkpoint.keywords.get("use_reentrant", True)
+    if not isinstance(checkpoint, partial) or not getattr(module, "gradient_checkpointing", False):
+        return False
+    return checkpoint.keywords.get("use_reentrant", True)

@@ -6,9 +6,9 @@
 ...     return value
 >>> assert run_ranks(both_ranks_agree, 2, value=3) == [3, 3]
 
-The function is imported again in each process, so it stands at the top level of its module; its arguments and
-what it returns are JSON. Any rank that fails, hangs or exits with another code than 0 fails the test, and what
-it printed is shown.
+The function is imported again in each process, so it stands at the top level of its module; its arguments
+and what it returns are JSON. Any rank that fails, hangs or exits with another code than 0 fails the test, and
+what it printed is shown.
 """
 
 from __future__ import annotations
