@@ -9,12 +9,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module's mode and all random states are as before.
+    """Evaluation mode without gradients; afterwards modules, shards and random states are as before.
 
     ``no_grad`` rather than ``inference_mode``: ZeRO-3 and FSDP gather parameters during the forward pass, and
     a parameter gathered as an inference tensor cannot be trained afterwards.
@@ -27,6 +28,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+            if isinstance(module, FSDPModule):
+                # its root stays gathered after a forward pass without backward: plain tensors in place of
+                # shards, and their memory
+                module.reshard()
 
 
 @contextmanager
