@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import evaluate_task
 from sfa_hf.files import folder_bytes, write_json
 from sfa_hf.methods import Stage
@@ -41,6 +43,19 @@ def run_sequence(config: RunConfig) -> Path:
     return _Run(config).run()
 
 
+def joined_processes() -> PartialState:
+    """The launch's processes, joined to one training.
+
+    Raises:
+        ConfigError: they are not, so that each would train a model of its own.
+    """
+    state, launched = PartialState(), int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != launched:
+        problem = f"{launched} processes were launched and {state.num_processes} joined this training"
+        raise ConfigError("training.use_cpu", problem, "use_cpu=true on a machine without an accelerator")
+    return state
+
+
 class _Run:
     def __init__(self, config: RunConfig) -> None:
         for task in config.tasks:
@@ -51,7 +66,7 @@ class _Run:
         self.state = found or RunState()
         self.continued = found is not None
         self._arguments(0)  # refuses values that do not go together, and starts the process group
-        self.processes = PartialState()
+        self.processes = joined_processes()
         self.state.world_size = self.processes.num_processes
 
     def run(self) -> Path:

@@ -36,7 +36,10 @@ DEFAULTS: dict[str, Any] = {
     "save_strategy": "no",  # a task's final model is always kept
     "report_to": "none",
     "logging_steps": 50,
-    "dataloader_pin_memory": torch.accelerator.is_available(),  # elsewhere it does nothing but warn
+    # Without an accelerator the Trainer joins several processes to one training only when told that it is
+    # on the CPU; and page-locked batches do nothing there but warn.
+    "use_cpu": not torch.accelerator.is_available(),
+    "dataloader_pin_memory": torch.accelerator.is_available(),
     "disable_tqdm": not sys.stderr.isatty(),  # a log file gets lines, not a thousand states of a bar
 }
 
