@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_training import BeforeAndAfter, Watch, arguments, rows, tiny_model, train, weights, worst_ulp
-from torch import nn
+from tiny_training import BeforeAndAfter, Odd, Watch, arguments, rows, tiny_model, train, weights, worst_ulp
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback
 
 from sfa_hf import SFACallback
@@ -133,26 +132,7 @@ def test_the_log_record_tells_the_drift_in_history_and_on_tensorboard(tmp_path: 
     assert logged == [(e["step"], pytest.approx(e["sfa/drift_after"], rel=1e-6)) for e in merges(trainer)]
 
 
-class Odd(nn.Module):
-    """Parameters of every awkward kind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(61, 7)
-        self.head = nn.Linear(7, 61, bias=False)
-        self.head.weight = self.embed.weight
-        self.frozen = nn.Parameter(torch.randn(7), requires_grad=False)
-        self.scale = nn.Parameter(torch.tensor(1.5))
-        self.empty = nn.Parameter(torch.empty(0, 3))
-        self.unused = nn.Parameter(torch.randn(5, 13))
-
-    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        hidden = self.embed(input_ids) * self.scale + self.frozen + self.empty.sum()
-        return {"loss": nn.functional.cross_entropy(self.head(hidden).flatten(0, 1), labels.flatten())}
-
-
 def test_frozen_tied_scalar_empty_and_odd_parameters(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     model = Odd()
     start = copy.deepcopy(model)
     trainer, before, after = watched(tmp_path, SFACallback(0.3, 1.0), model=model)

@@ -20,6 +20,25 @@ def tiny_model(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**changes))
 
 
+class Odd(nn.Module):
+    """Parameters of every awkward kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(VOCABULARY, 7)
+        self.head = nn.Linear(7, VOCABULARY, bias=False)
+        self.head.weight = self.embed.weight
+        self.frozen = nn.Parameter(torch.randn(7), requires_grad=False)
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.empty = nn.Parameter(torch.empty(0, 3))
+        self.unused = nn.Parameter(torch.randn(5, 13))
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.embed(input_ids) * self.scale + self.frozen + self.empty.sum()
+        return {"loss": nn.functional.cross_entropy(self.head(hidden).flatten(0, 1), labels.flatten())}
+
+
 def rows(count: int = 64, seed: int = 1) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     tokens = [torch.randint(0, VOCABULARY, (12,), generator=generator) for _ in range(count)]
