@@ -1,0 +1,116 @@
+"""Score a model on one task or several.
+
+usage: python scripts/evaluate_model.py MODEL task=math [key=value ...]
+e.g.   python scripts/evaluate_model.py EleutherAI/pythia-160m task=[law,code] evaluation.limit=200
+       accelerate launch scripts/evaluate_model.py runs/demo-sfa/2-code/model task=demo/math output_dir=scores
+
+MODEL is a Hub id, a folder or builtin:pythia; a task is a name under configs/tasks/ or a YAML file. Other
+keys: evaluation.*, data.* and model.dtype, as in a sequence's config; output_dir, a folder for scores.json
+and one record a row (TASK.jsonl). Several processes share the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import PartialState
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sfa_hf.cli import is_first_process, run_main
+from sfa_hf.errors import ConfigError
+from sfa_hf.evaluation import EvaluationOptions, TaskScore, evaluate_task, score_table
+from sfa_hf.files import write_json
+from sfa_hf.models import load_model
+from sfa_hf.sequence import parse_overrides
+from sfa_hf.sequence.config import DataOptions
+from sfa_hf.tasks import Task, load_task
+from sfa_hf.validation import as_config_error
+
+USAGE = "scripts/evaluate_model.py MODEL task=math [key=value ...]"
+TASK_FOLDERS = (Path("configs/tasks"), Path(__file__).parent.parent / "configs" / "tasks")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelOptions(_Strict):
+    """How the model is loaded."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class Options(_Strict):
+    """What may stand behind MODEL."""
+
+    task: str | list[str]
+    model: ModelOptions = Field(default_factory=ModelOptions)
+    evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
+    data: DataOptions = Field(default_factory=DataOptions)
+    output_dir: str | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    if not arguments or "=" in arguments[0] or arguments[0].startswith("-"):
+        raise ConfigError("MODEL", "is missing", USAGE)
+    options = checked(parse_overrides(arguments[1:]))
+    tasks = find_tasks(options)
+    scores = score(arguments[0], tasks, options)
+    if is_first_process():
+        print(score_table(scores))
+        if options.output_dir is not None:
+            write_json(Path(options.output_dir, "scores.json"), [asdict(each) for each in scores])
+
+
+def score(name_or_path: str, tasks: Sequence[Task], options: Options) -> list[TaskScore]:
+    state = PartialState(cpu=not torch.cuda.is_available())
+    try:
+        model, tokenizer = load_model(name_or_path, options.model.dtype)
+        model.to(state.device)
+        return [
+            evaluate_task(
+                model,
+                tokenizer,
+                task,
+                options.data,
+                options.evaluation,
+                records_path=options.output_dir and Path(options.output_dir, f"{task.name}.jsonl"),
+            )
+            for task in tasks
+        ]
+    finally:
+        state.destroy_process_group()
+
+
+def checked(values: dict[str, Any]) -> Options:
+    try:
+        return Options.model_validate(values)
+    except ValidationError as error:
+        raise as_config_error(error, "", Options) from error
+
+
+def find_tasks(options: Options) -> list[Task]:
+    names = [options.task] if isinstance(options.task, str) else options.task
+    tasks = [find_task(name, options.data.dir) for name in names]
+    for position, task in enumerate(tasks):
+        if task.name in [other.name for other in tasks[:position]]:
+            raise ConfigError("task", f"two tasks are named {task.name!r}", "a name of its own for each task")
+        task.heldout_rows()  # a bad file is found before the model is loaded
+    return tasks
+
+
+def find_task(name: str, data_dir: str) -> Task:
+    try:
+        return load_task(name, search=TASK_FOLDERS, data_dir=Path(data_dir))
+    except ConfigError as error:
+        if error.key != "sequence":  # where a run's config names its tasks; here it is this script's option
+            raise
+        raise ConfigError("task", error.problem, error.right) from error
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,78 @@
+"""The command line, from arguments to what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from small_models import SCORINGS, model, task, tokenizer
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.evaluation.records import read_records
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_model.py"
+
+
+def main(arguments: Sequence[str]) -> None:
+    runpy.run_path(str(SCRIPT))["main"](arguments)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A folder with a model, a task file and its data."""
+    model().save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    content = task(tmp_path, SCORINGS["choice"]).config.model_dump(mode="json", exclude_none=True)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+def arguments(folder: Path, **changes: str) -> list[str]:
+    values = {
+        "task": f"{folder}/small.yaml",
+        "data.dir": str(folder),
+        "output_dir": f"{folder}/out",
+    } | changes
+    return [f"{folder}/model", *(f"{key}={value}" for key, value in values.items() if value)]
+
+
+def test_it_prints_the_score_and_writes_it_with_its_records(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(arguments(saved, **{"evaluation.limit": "9"}))
+    (score,) = json.loads((saved / "out" / "scores.json").read_text())
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["task", "metric", "score", "rows"]
+    assert line.startswith(f"small  accuracy  {score['value']:.4f} ± {score['stderr']:.4f}  9")
+    records = read_records(saved / "out" / "small.jsonl")
+    assert score["rows"] == len(records) == 9
+    assert score["value"] == pytest.approx(sum(record["score"] for record in records) / 9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"task": ""}, "task: is missing"),
+        ({"task": "nope"}, "task: there is no task 'nope'"),
+        (
+            {"evaluation.batchsize": "3"},
+            "evaluation.batchsize: is not a known key .did you mean 'batch_size'",
+        ),
+        ({"evaluation.batch_size": "0"}, "evaluation.batch_size: is 0 .must be greater than 0"),
+        ({"data.dir": "/nowhere"}, "small.heldout.0.path: there is no file /nowhere/rows.jsonl"),
+        ({"model.dtype": "int4"}, "model.dtype: is 'int4' .must be 'float32'"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(saved: Path, changes: dict[str, str], line: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        main(arguments(saved, **changes))
+    assert not (saved / "out").exists()
+
+
+def test_two_tasks_of_one_name_would_share_a_file(saved: Path) -> None:
+    with pytest.raises(ConfigError, match="two tasks are named 'small'"):
+        main(arguments(saved, task=f"[{saved}/small.yaml, {saved}/small.yaml]"))
