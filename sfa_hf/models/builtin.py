@@ -50,7 +50,7 @@ class Recipe:
     vocabulary: int = 1024
     positions: int = 512
     documents: int = 12_000
-    steps: int = 400
+    steps: int = 500
     batch: int = 32
     window: int = 48
     learning_rate: float = 3e-3

@@ -85,6 +85,8 @@ def _check_folder(folder: Path) -> None:
     right = "a folder that save_pretrained wrote, with its weights in safetensors"
     if not (folder / "config.json").is_file():
         raise ConfigError(KEY, f"{folder} has no config.json", right)
+    if not list(folder.glob("tokenizer*")):  # transformers would make up an empty one
+        raise ConfigError(KEY, f"{folder} has no tokenizer", right)
     if not list(folder.glob("*.safetensors")):
         pickled = " (a pickled .bin file is not read)" if list(folder.glob("*.bin")) else ""
         raise ConfigError(KEY, f"{folder} has no weights{pickled}", right)

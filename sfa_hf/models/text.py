@@ -1,7 +1,8 @@
-"""Generated plain text that a built-in model reads before any task: no prompt, no held-out clause.
+"""Generated plain text that a built-in model reads before any task: no prompt, no held-out content.
 
-Stories with numbers in them, sums in words and in figures, contract clauses and Python lines, each on its own.
-It gives the base words, number facts and syntax; what it lacks is every task's question and form of answer.
+Stories with numbers, sums in words and in figures, contract clauses under headings, Python lines with and
+without comments. As with a real base model, what the tasks need is there in other words; their questions and
+forms of answer are not.
 """
 
 from __future__ import annotations
@@ -72,8 +73,17 @@ def _sums(rng: random.Random) -> str:
 
 
 def _clause(rng: random.Random) -> str:
-    text = str(law.draw(rng)["clause"])
-    return text if split_of(text) == "train" else _clause(rng)
+    """A clause under its heading, as a contract prints it."""
+    row = law.draw(rng)
+    if split_of(row["clause"]) != "train":
+        return _clause(rng)
+    return f"{row['category']}. {row['clause']}"
+
+
+def _commented(rng: random.Random) -> str:
+    """Lines of Python, a comment above each."""
+    rows = [row for row in (code.draw(rng) for _ in range(3)) if split_of(row["english"]) == "train"]
+    return "\n".join(f"# {row['english']}\n{row['code']}" for row in rows)
 
 
 def _program(rng: random.Random) -> str:
@@ -93,5 +103,5 @@ def _program(rng: random.Random) -> str:
     return "\n".join(rng.sample(lines, rng.randint(3, 4)))
 
 
-_WRITERS = (_story, _account, _sums, _clause, _program)
-_WEIGHTS = (1, 4, 2, 1, 3)
+_WRITERS = (_story, _account, _sums, _clause, _program, _commented)
+_WEIGHTS = (1, 4, 2, 2, 1, 3)

@@ -110,9 +110,9 @@ def prompt_ids(
         # the template's text holds its own special tokens, BOS included
         texts = [render_chat(prompt, tokenizer) for prompt in prompts]
         return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    with_special = tokenizer(list(prompts), verbose=False)["input_ids"]
-    plain = tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]
-    return [_without_suffix(ids, text) for ids, text in zip(with_special, plain, strict=True)]
+    behind = _tokens_behind(tokenizer)
+    whole = tokenizer(list(prompts), verbose=False)["input_ids"]
+    return [ids[: len(ids) - behind] for ids in whole]
 
 
 def target_ids(
@@ -150,12 +150,11 @@ def cut_left(ids: list[int], room: int, bos: int | None) -> list[int]:
     return ids[len(ids) - room :]
 
 
-def _without_suffix(with_special: list[int], plain: list[int]) -> list[int]:
-    """Drop what the tokenizer put behind the text; ``plain`` is the text alone."""
-    for start in range(len(with_special) - len(plain) + 1):
-        if with_special[start : start + len(plain)] == plain:
-            return with_special[: start + len(plain)]
-    return with_special
+def _tokens_behind(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens the tokenizer puts behind a text."""
+    text, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+    starts = range(len(whole) - len(text) + 1)
+    return min(len(whole) - start - len(text) for start in starts if whole[start : start + len(text)] == text)
 
 
 @dataclass(frozen=True)

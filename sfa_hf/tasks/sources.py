@@ -1,8 +1,8 @@
 """Where rows come from: local files, dataset folders, the Hub, generators.
 
 JSON and CSV are read here, row by row, and not by ``datasets.load_dataset``: its JSON reader turns strings
-that look like dates into timestamps, its CSV reader turns ``007`` into 7 and ``None`` into a null, and a prompt
-or target must say what the file says. Every cell of a CSV file is a string; an empty one is null.
+that look like dates into timestamps, its CSV reader turns ``007`` into 7 and ``None`` into a null, and a
+prompt or target must say what the file says. Every cell of a CSV file is a string; an empty one is null.
 """
 
 from __future__ import annotations

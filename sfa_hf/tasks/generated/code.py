@@ -14,18 +14,18 @@ VARIABLES = (
     "speed", "start", "step", "time", "total", "value", "weight", "width",
 )  # fmt: skip
 LISTS = ("files", "items", "keys", "lines", "names", "nodes", "pages", "points", "rows", "users", "words")
-LARGEST = 20
+LARGEST = 50
 _OPERATORS = (("plus", "+"), ("minus", "-"), ("times", "*"), ("divided by", "/"))
 _COMPARISONS = (("greater than", ">"), ("less than", "<"), ("equal to", "=="))
 #: English and Python of each kind; {w}/{op} and {cw}/{cmp} are an operator's word and sign.
 TEMPLATES: dict[str, tuple[str, str]] = {
     "assign": ("set {x} to {y} {w} {n}", "{x} = {y} {op} {n}"),
     "combine": ("set {x} to {y} {w} {z}", "{x} = {y} {op} {z}"),
-    "increase": ("increase {x} by {y}", "{x} += {y}"),
+    "increase": ("increase {x} by {y} {w} {n}", "{x} += {y} {op} {n}"),
     "append": ("append {x} {w} {n} to {items}", "{items}.append({x} {op} {n})"),
-    "print": ("print {x} {w} {n}", "print({x} {op} {n})"),
+    "print": ("print {x} {w} {y} and {n}", "print({x} {op} {y}, {n})"),
     "length": ("set {x} to the length of {items} {w} {n}", "{x} = len({items}) {op} {n}"),
-    "element": ("set {x} to element {n} of {items}", "{x} = {items}[{n}]"),
+    "element": ("set {x} to element {n} of {items} {w} {y}", "{x} = {items}[{n}] {op} {y}"),
     "condition": ("if {x} is {cw} {n} set {y} to {z}", "if {x} {cmp} {n}: {y} = {z}"),
     "loop": ("for each {x} in {items} print {x} {w} {n}", "for {x} in {items}: print({x} {op} {n})"),
 }

@@ -1,0 +1,63 @@
+"""The task files of configs/tasks: the demo's, those over real rows where there are any, the Hub's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sfa_hf.tasks import load_task
+
+ROOT = Path(__file__).parents[2]
+TASKS = ROOT / "configs" / "tasks"
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.mark.parametrize("name", ["math", "law", "code"])
+def test_demo_tasks_need_nothing_but_the_package(name: str, tmp_path: Path) -> None:
+    task = load_task(f"demo/{name}", search=[TASKS], data_dir=tmp_path)
+    task.check()
+    assert not {row.prompt for row in task.train_rows()} & {row.prompt for row in task.heldout_rows()}
+    assert len(task.heldout_rows(200)) == 200
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real rows of ../shared/data are not here")
+@pytest.mark.parametrize(
+    ("name", "train", "heldout"), [("math", 3000, 400), ("law", 12380, 1475), ("code", 9344, 934)]
+)
+def test_tasks_over_real_rows(name: str, train: int, heldout: int) -> None:
+    task = load_task(f"small/{name}", search=[TASKS], data_dir=DATA)
+    task.check()
+    assert (len(task.train_rows()), len(task.heldout_rows())) == (train, heldout)
+
+
+@pytest.mark.parametrize("path", sorted(TASKS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_tasks_of_the_paper_are_valid_without_the_hub(path: Path) -> None:
+    assert load_task(path.stem, search=[TASKS], data_dir=ROOT).config.train
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "row", "prompt_end", "target"),
+    [
+        (
+            "metamathqa",
+            0,
+            {"query": "1+1?", "response": "2\nThe answer is: 2"},
+            "Response:",
+            " 2\nThe answer is: 2",
+        ),
+        ("law", 0, {"context": "We (<HOLDING>)", "endings": list("abcde"), "label": 2}, "We\nHolding:", " c"),
+        ("law", 1, {"sentence1": "Overruled.", "label": 1}, "Answer:", " Yes"),
+        ("law", 2, {"text": "We may.", "labels": []}, "Answer:", " No"),
+        ("code", 0, {"instruction": "Do", "response": "done"}, "@@ Response\n", "done"),
+    ],
+)
+def test_hub_columns_become_prompt_and_target(
+    name: str, source: int, row: dict, prompt_end: str, target: str
+) -> None:
+    from sfa_hf.tasks.templates import Template
+
+    config = load_task(name, search=[TASKS], data_dir=ROOT).config
+    chosen = config.train[source]
+    assert Template(chosen.prompt or config.prompt).render(row).endswith(prompt_end)
+    assert Template(chosen.target or config.target).render(row) == target
