@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.integrations.deepspeed import deepspeed_init, is_deepspeed_zero3_enabled
 
 from sfa_hf import engines
+from sfa_hf.engines.zero_init import join_deepspeed
 from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
 from sfa_hf.sequence.config import RunConfig
@@ -51,6 +52,7 @@ def trained(stage: Stage, config: RunConfig, arguments: TrainingArguments) -> It
     """Train the stage's task from ``stage.start``; the model lives until the block ends."""
     _save_whole_models(arguments)
     task = config.tasks[stage.index]
+    join_deepspeed()
     model, tokenizer = load_model(stage.start, config.model.dtype)
     rows, report = encode(task.train_rows(), tokenizer, config.data)
     logger.info("%s: %s", task.name, report.summary())
@@ -80,6 +82,7 @@ def only_scored(
     start: str, dtype: str, arguments: TrainingArguments
 ) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
     """Hold the model of ``start`` on this process's device, sharded where ZeRO-3 shards it."""
+    join_deepspeed()
     model, tokenizer = load_model(start, dtype)
     try:
         yield _placed(model, arguments), tokenizer
