@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import types
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ def _explain(details: Sequence[Any], place: _Place, prefix: str) -> ConfigError:
     if isinstance(cause, ConfigError):
         return ConfigError(".".join(part for part in (key, cause.key) if part), cause.problem, cause.right)
     if detail["type"] == "extra_forbidden":
-        return ConfigError(key, "is not a known key", nearest(place.key[-1], _fields(place.annotation)))
+        return ConfigError(key, "is not a known key", nearest(place.key[-1], place.annotation.model_fields))
     if detail["type"] == "missing":
         return ConfigError(key, "is missing", "it has no default")
     return ConfigError(key, f"is {_short(detail['input'])}", " or ".join(_right(each) for each in details))
@@ -70,68 +72,52 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _fields(annotation: Any) -> list[str]:
-    return [name for model in _models(annotation) for name in model.model_fields]
-
-
 def _place(model: type[BaseModel], location: Location) -> _Place:
     """Follow pydantic's location through the annotations, leaving out the names of union members."""
     key: list[str] = []
     annotation: Any = model
     for part in location:
-        models = [each for each in _models(annotation) if part in each.model_fields]
-        chosen = [each for each in _models(annotation) if each.__name__ == part]
-        if models:
+        members = list(_members(annotation))
+        if isinstance(part, str) and len(members) > 1:
+            annotation = _tried(members, part)
+        elif part != "[key]":
             key.append(str(part))
-            annotation = models[0].model_fields[str(part)].annotation
-        elif chosen:
-            annotation = chosen[0]
-        elif part == location[-1] and _models(annotation) and not _is_tag(part, annotation):
-            key.append(str(part))  # unknown key: stay at the model whose fields it may have meant
-        elif not _is_tag(part, annotation):
-            key.append(str(part))
-            annotation = _inside(annotation, part)
+            annotation = _inside(members[0], part)
     return _Place(tuple(key), annotation)
 
 
-def _is_tag(part: int | str, annotation: Any) -> bool:
-    """Whether pydantic added this part to say which member of a union it tried."""
-    if isinstance(part, int):
-        return False
-    members = list(_members(annotation))
-    return part == "[key]" or (len(members) > 1 and part.partition("[")[0] in map(_tag, members))
+def _tried(members: Sequence[Any], tag: str) -> Any:
+    """The member of a union that ``tag`` means: "str", "list[str]", "function-after[f(), Model]"."""
+    words = set(re.findall(r"\w+", tag))
+    named = [each for each in members if isinstance(each, type) and each.__name__ in words]
+    containers = [each for each in members if _container(each) == tag.partition("[")[0]]
+    return next(iter(containers + named), Any)
 
 
-def _tag(member: Any) -> str:
-    origin = typing.get_origin(member) or member
-    name = "literal" if origin is typing.Literal else getattr(origin, "__name__", str(origin))
+def _container(annotation: Any) -> str:
+    name = getattr(typing.get_origin(annotation), "__name__", "")
     return {"Mapping": "dict", "Sequence": "list"}.get(name, name)
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """The alternatives of a union, without ``Annotated`` wrappers."""
-    if isinstance(annotation, type):
-        yield annotation
-        return
+    """The alternatives of a union but None, without ``Annotated`` wrappers."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         yield from _members(args[0])
-    elif origin is typing.Union or type(annotation).__name__ == "UnionType":
+    elif origin in (typing.Union, types.UnionType):
         for member in args:
             yield from _members(member)
-    else:
+    elif annotation is not types.NoneType:
         yield annotation
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    return [each for each in _members(annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
-
-
 def _inside(annotation: Any, part: int | str) -> Any:
-    """The annotation of a list's items or a mapping's values."""
-    for member in _members(annotation):
-        args = [each for each in typing.get_args(member) if each is not Ellipsis]
-        is_sequence = getattr(typing.get_origin(member), "__name__", "") in {"list", "tuple", "Sequence"}
-        if args and is_sequence == isinstance(part, int):
-            return args[-1]
-    return Any
+    """What a model's field, a list's items or a mapping's values are annotated with.
+
+    A key that the model lacks leads nowhere: the model stays, as its fields are what the key may have meant.
+    """
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(part))
+        return annotation if field is None else field.annotation
+    args = [each for each in typing.get_args(annotation) if each is not Ellipsis]
+    return args[-1] if args and _container(annotation) in {"list", "tuple", "dict"} else Any
