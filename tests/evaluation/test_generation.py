@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.answers import cut_at
-from sfa_hf.evaluation.generation import greedy_answers
+from sfa_hf.evaluation.generation import StopBefore, greedy_answers
 from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.prompts import generation_prompts
 from sfa_hf.evaluation.untouched import untouched
@@ -83,6 +83,16 @@ def test_an_answer_ends_before_a_stop_string() -> None:
     ]
     stopped = answers(live, prompts, stop)
     assert stopped == [cut_at(text, stop) for text in free] != free
+
+
+@pytest.mark.parametrize("stop", ["qzj", "\n\n", "ü~"])
+def test_a_stop_string_is_seen_when_its_last_token_is_there_and_not_before(stop: str) -> None:
+    said = tokenizer()("Is it? " + stop)["input_ids"]
+    criterion = StopBefore([stop], tokenizer(), prompt_length=2)
+    places = range(3, len(said) + 3)
+    done = [criterion(torch.tensor([[1, 1, *said][:place]]), torch.empty(0)).item() for place in places]
+    assert done == [False] * (len(said) - 1) + [True]
+    assert len(tokenizer()(stop)["input_ids"]) == len(stop.encode()), "as many tokens as the string can have"
 
 
 def test_generation_stops_early_once_every_row_has_stopped() -> None:

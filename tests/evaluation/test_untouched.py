@@ -55,9 +55,23 @@ def test_training_after_evaluation_is_bit_identical_to_training_without(tmp_path
     assert len(set(evaluated.scores[2::3])) == 4, "perplexity should follow the weights"
 
 
+def draw_from_every_random_state(*_: Any) -> None:
+    random.random()
+    np.random.random()
+    torch.rand(1)
+
+
+def test_dropout_is_off(tmp_path: Path) -> None:
+    small = task(tmp_path, SCORINGS["perplexity"])
+    net = model(attention_dropout=0.5)
+    resting = evaluate_task(net, tokenizer(), small, Encoding(), EvaluationOptions())
+    assert evaluate_task(net.train(), tokenizer(), small, Encoding(), EvaluationOptions()) == resting
+
+
 @pytest.mark.parametrize("kind", SCORINGS)
 def test_modes_random_states_and_configs_are_as_before(kind: str, tmp_path: Path) -> None:
-    net = model().train()
+    net = model(attention_dropout=0.5).train()
+    net.register_forward_hook(draw_from_every_random_state)
     net.model.layers[0].eval()  # as a frozen block may be
     net.config.use_cache = False
     modes = [module.training for module in net.modules()]
