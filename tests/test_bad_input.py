@@ -32,7 +32,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     _rows("rows.jsonl", ROWS)
     Path("no-weights").mkdir()
-    Path("no-weights/config.json").write_text('{"model_type": "gpt_neox"}')
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        Path("no-weights", name).write_text('{"model_type": "gpt_neox"}')
     _config()
     return tmp_path
 
