@@ -69,7 +69,8 @@ class PartitionedEngine(MasterEngine):
         if fragment.group not in self._open:
             self._open[fragment.group] = self._opened(fragment.group)
         if not self._offload:
-            return self._open[fragment.group].get(fragment.start)
+            piece = self._open[fragment.group].get(fragment.start)
+            return None if piece is None else piece.narrow(0, 0, fragment.length)
         # The buffer keeps the last step's values for a parameter without a gradient; its norm is missing.
         has_gradient = self._parameter_ids[fragment] in self._optimizer.norm_for_param_grads
         return fragment.of(self._open[fragment.group][0]) if has_gradient else None

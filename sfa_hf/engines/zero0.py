@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfa_hf.engines.masters import Fragment, MasterEngine, intercept, scale_in_place
+from sfa_hf.engines.masters import Fragment, MasterEngine, intercept
 
 
 class ReplicatedEngine(MasterEngine):
@@ -67,18 +67,21 @@ class Zero0Engine(ReplicatedEngine):
             copy.copy_(master)
 
     def _intercept_step(self) -> None:
+        if self._copies[0].dtype == torch.float16:
+            # DeepSpeed 0.19 scales the loss under its ZeRO optimizers only; these divide by the scale alike.
+            raise NotImplementedError(
+                "sfa_hf cannot edit gradients under DeepSpeed stage 0 in fp16, which divides them by a loss"
+                " scale that it never applied; supported: stages 1 to 3 in fp16, every stage in bf16 and fp32"
+            )
         intercept(self._optimizer, "unscale_and_clip_grads", self._edit_then_clip)
 
     def _edit_then_clip(self, clip: Any, *args: Any, **kwargs: Any) -> Any:
-        scale = self._optimizer.loss_scale
-        gradients = [master.grad for master in self._masters if master.grad is not None]
-        scale_in_place(gradients, 1.0 / scale)
         self._run_before()
+        gradients = [master.grad for master in self._masters if master.grad is not None]
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        scale_in_place(gradients, scale)
         self._optimizer._global_grad_norm = norm
         *groups, _ = args  # the norm of before the edit is the last argument
-        return clip(*groups, norm * scale, **kwargs)
+        return clip(*groups, norm, **kwargs)
 
 
 Layout = tuple[Sequence[Tensor], Sequence[Tensor], Mapping[int, Fragment]]

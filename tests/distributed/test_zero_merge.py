@@ -73,7 +73,7 @@ def test_a_merge_is_exact_and_in_every_copy(
     by_rank = run_ranks(merge_in_rows, ranks, rows=[row.as_json() for row in rows])
     found = {row: [of_rank[index] for of_rank in by_rank] for index, row in enumerate(rows)}
     with capsys.disabled():
-        print("\n" + _table(found, ranks))  # noqa: T201 - the table is this test's result
+        print("\n" + _table(found, ranks))
     for row, of_ranks in found.items():
         for finding in of_ranks:
             assert finding["engine"] == f"zero{row.stage}", row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -250,6 +251,7 @@ def quiet_deepspeed() -> Iterator[None]:
     same without.
     """
     logger.setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames collectives that DeepSpeed calls
     get_accelerator().is_fp16_supported = lambda: True
     torch.set_num_threads(1)
     with gloo():
