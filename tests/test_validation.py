@@ -71,9 +71,11 @@ def test_the_line_names_key_value_and_what_is_right(values: dict[str, Any], line
     assert str(error(values, "a.b")).startswith(f"a.b.{line}")
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(max_size=3),
-                    lambda inner: st.lists(inner, max_size=3)
-                    | st.dictionaries(st.sampled_from(["name", "leaf", "leaves", "beta", "mode", "x"]), inner)))  # fmt: skip
+KEYS = st.sampled_from(["name", "leaf", "leaves", "beta", "mode", "x"])
+SCALARS = st.none() | st.integers() | st.text(max_size=3)
+
+
+@given(st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner)))
 def test_any_input_that_is_refused_is_one_line(values: Any) -> None:
     try:
         Root.model_validate(values)

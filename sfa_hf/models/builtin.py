@@ -49,8 +49,8 @@ class Recipe:
     heads: int = 4
     vocabulary: int = 1024
     positions: int = 512
-    documents: int = 12_000
-    steps: int = 500
+    documents: int = 40_000
+    steps: int = 600
     batch: int = 32
     window: int = 48
     learning_rate: float = 3e-3
@@ -67,9 +67,8 @@ def built(recipe: Recipe, cache_dir: Path | None = None) -> Path:
 
 def _build(recipe: Recipe, target: Path) -> None:
     texts = documents(recipe.documents, recipe.seed)
-    tokenizer = train_tokenizer(
-        texts + task_words(recipe.documents, recipe.seed), recipe.family, recipe.vocabulary, recipe.positions
-    )
+    words = texts + task_words(recipe.documents // 4, recipe.seed)
+    tokenizer = train_tokenizer(words, recipe.family, recipe.vocabulary, recipe.positions)
     with reproducible(recipe.seed):
         model = _MODELS[recipe.family](recipe, len(tokenizer), tokenizer)
         pretrain(model, tokenizer, texts, recipe)

@@ -28,7 +28,8 @@ def task_words(count: int, seed: int) -> list[str]:
     """Training rows' prompts, for the tokenizer alone: words that only tasks use shall be one token too."""
     rows = [(name, row) for name in GENERATORS for row in generate(name, "train", count // 3, seed)]
     return [
-        f"{row[GENERATORS[name].content]} {row.get('question', '')}\nAnswer: Python:" for name, row in rows
+        f"{row[GENERATORS[name].content]} {row.get('question', '')}\nAnswer: Label: Python:"
+        for name, row in rows
     ]
 
 
@@ -104,4 +105,4 @@ def _program(rng: random.Random) -> str:
 
 
 _WRITERS = (_story, _account, _sums, _clause, _program, _commented)
-_WEIGHTS = (1, 4, 2, 2, 1, 3)
+_WEIGHTS = (1, 6, 2, 2, 1, 3)

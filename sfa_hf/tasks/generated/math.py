@@ -32,7 +32,7 @@ LOSSES = (
     "{name} had {a} {things} and lost {b}. How many {things} does {name} have now?",
     "There are {a} {things} on the table. {name} takes {b}. How many {things} are left?",
 )
-_LARGEST = 9
+_LARGEST = 6
 
 
 def draw(rng: random.Random) -> dict[str, Any]:
