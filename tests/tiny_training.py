@@ -23,14 +23,14 @@ def tiny_model(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
 class Odd(nn.Module):
     """Parameters of every awkward kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float | list[float] = 1.5) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.embed = nn.Embedding(VOCABULARY, 7)
         self.head = nn.Linear(7, VOCABULARY, bias=False)
         self.head.weight = self.embed.weight
         self.frozen = nn.Parameter(torch.randn(7), requires_grad=False)
-        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.scale = nn.Parameter(torch.tensor(scale))
         self.empty = nn.Parameter(torch.empty(0, 3))
         self.unused = nn.Parameter(torch.randn(5, 13))
 

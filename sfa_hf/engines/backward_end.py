@@ -13,9 +13,9 @@ from torch.autograd import Variable
 from sfa_hf.engines.base import Handle
 from sfa_hf.engines.refusals import refusal
 
-# DDP and FSDP2 reduce in callbacks that they queue at the end of backward; one of DDP's (static graph) queues
-# another. Autograd runs callbacks in the order queued, so one that queues itself again twice comes last.
-_TURNS_TO_WAIT = 2
+# Autograd runs the callbacks of a backward in the order queued. DDP and FSDP2 reduce in such callbacks, which
+# they queue while gradients arrive, and one of DDP's (static graph) queues another: the third turn comes last.
+_TURNS = 3
 
 
 def after_last_backward(parameters: Iterable[torch.Tensor], run: Callable[[], None]) -> Handle:
@@ -41,7 +41,7 @@ def after_last_backward(parameters: Iterable[torch.Tensor], run: Callable[[], No
         backward = torch._C._current_graph_task_id()
         if backward != queued_for[0] and GradientState().sync_gradients:
             queued_for[0] = backward
-            wait(_TURNS_TO_WAIT)
+            wait(_TURNS)
 
     hooks = [parameter.register_post_accumulate_grad_hook(on_gradient) for parameter in parameters]
 

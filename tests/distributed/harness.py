@@ -13,6 +13,7 @@ what it printed is shown.
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import json
 import os
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,12 @@ def run_ranks(
 
 @contextmanager
 def gloo() -> Iterator[None]:
-    """Open the default process group on gloo; close it even if the body fails."""
+    """Open the default process group on gloo; close it even if the body fails.
+
+    What holds the group (a DDP or FSDP module) belongs in a function called in the body, so that it is gone
+    before the group is: whoever drops the last reference to a gloo group waits for its threads while holding
+    the interpreter's lock, and a thread that needs the lock then waits for ever.
+    """
     dist.init_process_group("gloo")
     try:
         yield
@@ -107,9 +113,17 @@ def _wait(processes: list[subprocess.Popen[bytes]], deadline: float) -> list[int
         time.sleep(0.05)
     for process, code in zip(processes, codes, strict=True):
         if code is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill(process)
     return [-1 if code is None and not any(codes) else code for code in codes]
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its children; it first prints where its threads are."""
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(1)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _failure(name: str, codes: list[int | None], places: list[Path], seconds: float) -> str:
@@ -124,6 +138,7 @@ def _failure(name: str, codes: list[int | None], places: list[Path], seconds: fl
 
 
 def _run_in_this_process(name: str, arguments: str, result: str) -> None:
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     module, function = name.split(":")
     value = getattr(importlib.import_module(module), function)(**json.loads(arguments))
     Path(result).write_text(json.dumps(value))

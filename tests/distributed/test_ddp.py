@@ -59,16 +59,20 @@ def penalised(folder: str, accumulation: int) -> float:
 
 
 def static_graph() -> list[float]:
-    """Return what ``before_step`` saw of a gradient in the first three steps of a static-graph DDP model."""
     with gloo():
-        model = nn.Linear(1, 1, bias=False)
-        wrapped = DistributedDataParallel(model, static_graph=True)
-        seen: list[float] = []
-        engine = engines.attach(model, torch.optim.SGD(model.parameters()))
-        engine.before_step(lambda engine: seen.append(engine.gradient(engine.shards()[0]).item()))
-        for _ in range(3):
-            wrapped(torch.full((1, 1), float(dist.get_rank()))).sum().backward()
-            model.zero_grad()
+        return gradients_of_a_static_graph()
+
+
+def gradients_of_a_static_graph() -> list[float]:
+    """Return what ``before_step`` saw of a gradient in the first three steps of a static-graph DDP model."""
+    model = nn.Linear(1, 1, bias=False)
+    wrapped = DistributedDataParallel(model, static_graph=True)
+    seen: list[float] = []
+    engine = engines.attach(model, torch.optim.SGD(model.parameters()))
+    engine.before_step(lambda engine: seen.append(engine.gradient(engine.shards()[0]).item()))
+    for _ in range(3):
+        wrapped(torch.full((1, 1), float(dist.get_rank()))).sum().backward()
+        model.zero_grad()
     return seen
 
 
