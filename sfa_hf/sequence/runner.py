@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from accelerate import PartialState
@@ -22,7 +22,7 @@ from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import note_peaks, timed
 from sfa_hf.sequence.results import results
 from sfa_hf.sequence.run_folder import RunFolder, RunState
-from sfa_hf.sequence.stage import Trained, only_scored, trained
+from sfa_hf.sequence.stage import Trained, collect, loaded, placed, trained
 from sfa_hf.sequence.training import training_arguments
 
 logger = logging.getLogger(__name__)
@@ -83,19 +83,22 @@ class _Run:
 
     def _fill(self, row: int) -> None:
         """Train task ``row - 1``, unless its model is there already, and score every task."""
-        with ExitStack() as stack:
-            if row > self.state.trained:
-                training = stack.enter_context(self._train(row - 1))
-                self._keep(training, row - 1)
-                model, tokenizer = training.trainer.model, training.trainer.processing_class
-            else:
-                arguments = self._arguments(max(row - 1, 0))
-                model, tokenizer = stack.enter_context(
-                    only_scored(self._weights(row), self.config.model.dtype, arguments)
-                )
-            if row == 0:
-                self._create()  # only now: a model that cannot be loaded leaves nothing behind
-            self._score(model, tokenizer, row)
+        if row <= self.state.trained:
+            self._score_saved(row)
+            return
+        with self._train(row - 1) as training:
+            self._keep(training, row - 1)
+            self._score(training.trainer.model, training.trainer.processing_class, row)
+
+    def _score_saved(self, row: int) -> None:
+        """Score the base model, or a task's model that an earlier launch trained and did not score."""
+        arguments = self._arguments(max(row - 1, 0))
+        model, tokenizer = loaded(self._weights(row), self.config.model.dtype)
+        if row == 0:
+            self._create()  # only now: a model that cannot be loaded leaves nothing behind
+        self._score(placed(model, arguments), tokenizer, row)
+        del model
+        collect()
 
     def _train(self, index: int) -> AbstractContextManager[Trained]:
         task = self.config.tasks[index]

@@ -52,8 +52,7 @@ def trained(stage: Stage, config: RunConfig, arguments: TrainingArguments) -> It
     """Train the stage's task from ``stage.start``; the model lives until the block ends."""
     _save_whole_models(arguments)
     task = config.tasks[stage.index]
-    join_deepspeed()
-    model, tokenizer = load_model(stage.start, config.model.dtype)
+    model, tokenizer = loaded(stage.start, config.model.dtype)
     rows, report = encode(task.train_rows(), tokenizer, config.data)
     logger.info("%s: %s", task.name, report.summary())
     trainer = Trainer(
@@ -74,30 +73,26 @@ def trained(stage: Stage, config: RunConfig, arguments: TrainingArguments) -> It
     finally:
         trainer.accelerator.free_memory()
         del trainer, model
-        _collect()
+        collect()
 
 
-@contextmanager
-def only_scored(
-    start: str, dtype: str, arguments: TrainingArguments
-) -> Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
-    """Hold the model of ``start`` on this process's device, sharded where ZeRO-3 shards it."""
+def loaded(start: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model; under ZeRO-3, which the living TrainingArguments tell of, partitioned while it is read."""
     join_deepspeed()
-    model, tokenizer = load_model(start, dtype)
-    try:
-        yield _placed(model, arguments), tokenizer
-    finally:
-        del model
-        _collect()
+    return load_model(start, dtype)
 
 
-def _placed(model: PreTrainedModel, arguments: TrainingArguments) -> nn.Module:
-    if not is_deepspeed_zero3_enabled():
-        return model.to(arguments.device)
+def placed(model: PreTrainedModel, arguments: TrainingArguments) -> nn.Module:
+    """Put a loaded model where, and into the precision in which, the Trainer would hold it after training."""
     trainer = Trainer(model=model, args=arguments)
-    deepspeed_init(trainer, num_training_steps=0, inference=True)
-    trainer.accelerator.prepare(model)
-    return model
+    if is_deepspeed_zero3_enabled():
+        deepspeed_init(trainer, num_training_steps=0, inference=True)
+        trainer.accelerator.prepare(model)
+        return model
+    if trainer.is_deepspeed_enabled:
+        low = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+        return model.to(arguments.device, dtype=low)
+    return trainer.accelerator.prepare_model(model, evaluation_mode=True)
 
 
 def _save_whole_models(arguments: TrainingArguments) -> None:
@@ -126,7 +121,8 @@ def _merges(history: list[Mapping[str, Any]], task: str, steps: int) -> list[dic
     ]
 
 
-def _collect() -> None:
+def collect() -> None:
+    """Give back the memory of a model that has just been dropped."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
