@@ -132,7 +132,7 @@ def start(row: Row, lr: float = 1e-2, extra: dict[str, Any] | None = None) -> An
     with deepspeed.zero.Init(config_dict_or_path=config, enabled=row.zero_init):
         model = initial_model(row)
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=_OPTIMIZERS[row.optimizer](_groups(model), lr=lr), config=config
+        model=model, optimizer=OPTIMIZERS[row.optimizer](_groups(model), lr=lr), config=config
     )
     return engine
 
@@ -148,7 +148,7 @@ def _groups(model: nn.Module) -> list[dict[str, Any]]:
     return [matrices, rest]
 
 
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
     "cpu_adam": deepspeed.ops.adam.DeepSpeedCPUAdam,

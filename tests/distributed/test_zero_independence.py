@@ -1,0 +1,87 @@
+"""The same run on 1, 2 and 3 processes and under every stage ends in the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from harness import run_ranks
+from torch import Tensor
+from zero_rows import Row, batch, full_masters, initial_model, loss_of, quiet_deepspeed, start, train_step
+
+from sfa_hf.anchor import Anchor
+from sfa_hf.engines import Engine, attach
+from sfa_hf.merge import merge
+from sfa_hf.rules import average
+
+STEPS, MERGE_EVERY, BETA, LEARNING_RATE = 6, 3, 0.3, 1e-2
+GLOBAL_BATCH = 6
+ROWS = [Row(stage, "fp32") for stage in (0, 1, 2, 3)]
+
+# fp32 reductions of some dozens of terms in another order, six AdamW steps: measured 2e-6 at most.
+BOUND = 1e-5
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_weights_and_drift_are_those_of_one_process_in_float64(ranks: int) -> None:
+    """Bound: 1e-5 of each tensor's largest weight, and of the drift."""
+    expected, drifts = _reference()
+    for of_rank in run_ranks(train_in_rows, ranks):
+        for label, found in of_rank.items():
+            errors = {name: _error(torch.tensor(found["weights"][name]), w) for name, w in expected.items()}
+            assert max(errors.values()) < BOUND, (label, errors)
+            assert found["drifts"] == pytest.approx(drifts, rel=BOUND), label
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+def train_in_rows() -> dict[str, dict[str, Any]]:
+    with quiet_deepspeed():
+        return {row.label(): _trained(row) for row in ROWS}
+
+
+def _trained(row: Row) -> dict[str, Any]:
+    deepspeed_engine = start(row, LEARNING_RATE)
+    engine = attach(deepspeed_engine.module, deepspeed_engine.optimizer)
+    anchor, drifts = _anchor(engine), []
+    for step in range(STEPS):
+        train_step(deepspeed_engine, row, step, GLOBAL_BATCH)
+        if (step + 1) % MERGE_EVERY == 0:
+            merged = merge(engine, engine.shards(), anchor, rule=average, beta=BETA, seed=(0,))
+            drifts += [merged.drift_before, merged.drift_after]
+    masters = full_masters(deepspeed_engine, row)
+    return {"weights": {name: weight.tolist() for name, weight in masters.items()}, "drifts": drifts}
+
+
+def _anchor(engine: Engine) -> Anchor:
+    return Anchor(
+        engine.shards(), lambda shard: shard.data, torch.float32, lambda n, dtype: torch.empty(n, dtype=dtype)
+    )
+
+
+def _reference() -> tuple[dict[str, Tensor], list[float]]:
+    model = initial_model(ROWS[0]).double()
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
+    theta_o = {name: weight.detach().clone() for name, weight in weights.items()}
+    decaying = [weight for weight in weights.values() if weight.dim() > 1]
+    rest = [weight for weight in weights.values() if weight.dim() <= 1]
+    groups = [{"params": decaying, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    optimizer, drifts = torch.optim.AdamW(groups, lr=LEARNING_RATE), []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(model, *batch(16 * step, GLOBAL_BATCH)).backward()
+        optimizer.step()
+        if (step + 1) % MERGE_EVERY == 0:
+            drifts.append(_drift(weights, theta_o))
+            with torch.no_grad():
+                for name, weight in weights.items():
+                    weight.lerp_(theta_o[name], BETA)
+            drifts.append(_drift(weights, theta_o))
+    return {name: weight.detach() for name, weight in weights.items()}, drifts
+
+
+def _drift(weights: dict[str, Tensor], theta_o: dict[str, Tensor]) -> float:
+    return sum((weights[n] - theta_o[n]).square().sum().item() for n in weights) ** 0.5
