@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 _ANCHOR_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-_DEFAULT_P = 0.25
+DEFAULT_P = 0.25
 _NO_MOMENTS = "this optimizer does not keep Adam's moments (exp_avg, exp_avg_sq); supported: 'keep', or AdamW"
 
 
@@ -72,7 +72,7 @@ class SFACallback(TrainerCallback):
     def __init__(
         self,
         beta: float = 0.5,
-        p: float | None = None,
+        p: float = DEFAULT_P,
         *,
         merge_every: int | None = None,
         anchor: str | PathLike[str] | None = None,
@@ -83,10 +83,10 @@ class SFACallback(TrainerCallback):
         include: str | None = None,
         exclude: str | None = None,
     ) -> None:
-        if p is not None and merge_every is not None:
+        if p != DEFAULT_P and merge_every is not None:
             raise ConfigError("merge_every", f"{merge_every!r} beside p = {p!r}", "one of merge_every and p")
         self.beta = options.check_beta(beta)
-        self.p = options.check_p(_DEFAULT_P if p is None else p)
+        self.p = options.check_p(p)
         self.merge_every = None if merge_every is None else options.check_merge_every(merge_every)
         self.anchor = None if anchor is None else fspath(anchor)
         self.anchor_device = options.check_choice("anchor_device", anchor_device, ("cpu", "disk", "device"))

@@ -280,7 +280,7 @@ NAN = float("nan")
         ({"p": NAN}, "p: nan is not"),
         ({"merge_every": 0}, "merge_every: 0 is not"),
         ({"merge_every": 2.5}, "merge_every: 2.5 is not"),
-        ({"merge_every": 10, "p": 0.25}, "merge_every: 10 beside p = 0.25"),
+        ({"merge_every": 10, "p": 0.5}, "merge_every: 10 beside p = 0.5"),
         ({"anchor_device": "gpu"}, "anchor_device: unknown value 'gpu'"),
         ({"anchor_dtype": "float16"}, "anchor_dtype: unknown value 'float16' .*'bfloat16|float32'"),
         ({"rule": "averag"}, "rule: unknown value 'averag' .*did you mean 'average'"),

@@ -65,8 +65,10 @@ class Engine(ABC):
 
     @abstractmethod
     def optimizer_state(self, key: str, shard: Shard) -> Tensor | None:
-        """The same slice of the optimizer's per-parameter state, e.g. ``"exp_avg_sq"``; None before the first
-        step or where the optimizer keeps no such state."""
+        """The same slice of the optimizer's per-parameter state, e.g. ``"exp_avg_sq"``.
+
+        None before the first step, and where the optimizer keeps no such state.
+        """
 
     @abstractmethod
     def before_step(self, fn: Callable[[Engine], None]) -> Handle:
@@ -74,8 +76,10 @@ class Engine(ABC):
 
     @abstractmethod
     def gradient(self, shard: Shard) -> Tensor | None:
-        """Inside ``fn`` of :meth:`before_step`: the same slice of the reduced gradient, editable in place and
-        without loss scale; None if the parameter has no gradient in this step."""
+        """Inside ``fn`` of :meth:`before_step`: the same slice of the reduced gradient, without loss scale.
+
+        It may be edited in place. None if the parameter has no gradient in this step.
+        """
 
     @abstractmethod
     def publish(self) -> None:

@@ -46,7 +46,4 @@ class SFA(Method):
         return [self._callback(anchor=stage.start)]
 
     def _callback(self, anchor: str | None) -> SFACallback:
-        options = self.model_dump(exclude={"name", "merge_first_task"})
-        if self.merge_every is not None and "p" not in self.model_fields_set:
-            del options["p"]  # merge_every stands in for p's default; both given is the callback's error
-        return SFACallback(**options, anchor=anchor)
+        return SFACallback(**self.model_dump(exclude={"name", "merge_first_task"}), anchor=anchor)

@@ -131,8 +131,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _selects_another_method(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
     ours, theirs = values.get("method"), overrides.get("method")
-    both = isinstance(ours, Mapping) and isinstance(theirs, Mapping)
-    return both and "name" in theirs and theirs["name"] != ours.get("name", DEFAULT_METHOD)  # type: ignore[union-attr]
+    if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping) or "name" not in theirs:
+        return False
+    return theirs["name"] != ours.get("name", DEFAULT_METHOD)
 
 
 def _task_folders(config_file: Path) -> list[Path]:

@@ -77,7 +77,7 @@ def trained(stage: Stage, config: RunConfig, arguments: TrainingArguments) -> It
 
 
 def loaded(start: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model; under ZeRO-3, which the living TrainingArguments tell of, partitioned while it is read."""
+    """Load a model; under ZeRO-3, which living TrainingArguments tell of, partitioned while it is read."""
     join_deepspeed()
     return load_model(start, dtype)
 
