@@ -14,7 +14,7 @@ from sfa_hf.engines.base import Handle
 from sfa_hf.engines.refusals import refusal
 
 # Autograd runs the callbacks of a backward in the order queued. DDP and FSDP2 reduce in such callbacks, which
-# they queue while gradients arrive, and one of DDP's (static graph) queues another: the third turn comes last.
+# they queue while gradients arrive, and one of DDP's (static graph) queues another: a third turn comes last.
 _TURNS = 3
 
 
