@@ -82,7 +82,7 @@ class Anchor:
         for device, group, values in self._groups(shards):
             start = 0
             for bucket in self._buckets(values, device):
-                yield from _cut(group, start, bucket)
+                yield from cut(group, start, bucket)
                 start += bucket.numel()
 
     def _groups(self, shards: Sequence[Shard]) -> Iterator[tuple[torch.device, list[Shard], Tensor]]:
@@ -104,8 +104,14 @@ class Anchor:
         return prefetched or HostToDevice(values, device)
 
 
-def _cut(shards: Sequence[Shard], start: int, bucket: Tensor) -> Iterator[Block]:
-    """Cut ``bucket``, which holds the anchor of the shards' elements from ``start`` on, into blocks."""
+def cut(shards: Sequence[Shard], start: int, bucket: Tensor) -> Iterator[Block]:
+    """Cut a bucket into blocks, each in one shard.
+
+    Args:
+        shards: laid end to end.
+        start: where in them the bucket begins.
+        bucket: theta_o of the elements from there on, on the shards' device.
+    """
     limit = _GPU_BLOCK if bucket.is_cuda else _CPU_BLOCK * torch.get_num_threads()
     begin = -start
     for shard in shards:

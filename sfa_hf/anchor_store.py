@@ -122,5 +122,5 @@ def _page_lock(buffer: Tensor) -> None:
     """Page-lock memory in place; torch's own pinned allocator would round it up to a power of two."""
     cuda = torch.cuda.cudart()
     address = buffer.data_ptr()
-    torch.cuda.check_error(int(cuda.cudaHostRegister(address, buffer.numel() * buffer.element_size(), 0)))
+    torch.cuda.check_error(cuda.cudaHostRegister(address, buffer.nbytes, 0))
     weakref.finalize(buffer, cuda.cudaHostUnregister, address)

@@ -196,6 +196,10 @@ class SFACallback(TrainerCallback):
     def _choose_store(self, shards: Sequence[engines.Shard], args: TrainingArguments) -> Store:
         devices = {shard.data.device for shard in shards}
         device = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+        if self.anchor_device == "device" and len(devices) > 1:
+            raise ConfigError(
+                "anchor_device", "'device', but some weights are in host memory", "'cpu' or 'disk'"
+            )
         if self.anchor_device == "disk":
             return DiskStore(str(args.output_dir), args.process_index, args.world_size)
         return DeviceStore(device) if self.anchor_device == "device" else HostStore(device)

@@ -19,11 +19,10 @@ class HostToDevice:
     Args:
         source: one-dimensional, in host memory.
         device: a CUDA device.
-        bucket_bytes: size of each of the two device buffers.
     """
 
-    def __init__(self, source: Tensor, device: torch.device, bucket_bytes: int = BUCKET_BYTES) -> None:
-        numel = max(1, min(source.numel(), bucket_bytes // source.element_size()))
+    def __init__(self, source: Tensor, device: torch.device) -> None:
+        numel = max(1, min(source.numel(), BUCKET_BYTES // source.element_size()))
         self._buckets = source.split(numel)
         self._current = torch.cuda.current_stream(device)
         self._side = torch.cuda.Stream(device)
