@@ -39,7 +39,9 @@ class InOrder(Trainer):
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
-def reference(model: nn.Module, rows: Sequence[dict[str, Tensor]], steps: int, batch: int) -> dict[str, Tensor]:
+def reference(
+    model: nn.Module, rows: Sequence[dict[str, Tensor]], steps: int, batch: int
+) -> dict[str, Tensor]:
     """Train a copy in float64 by clipped SGD on loss + STRENGTH/2 ||theta - theta_o||^2, one batch a step."""
     model = model.double()
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}

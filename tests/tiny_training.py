@@ -60,7 +60,9 @@ def arguments(folder: Path, **changes: Any) -> TrainingArguments:
     return TrainingArguments(str(folder), **settings)
 
 
-def train(folder: Path, callbacks: list[TrainerCallback], model: nn.Module | None = None, **changes: Any) -> Trainer:
+def train(
+    folder: Path, callbacks: list[TrainerCallback], model: nn.Module | None = None, **changes: Any
+) -> Trainer:
     resume = changes.pop("resume_from_checkpoint", None)
     trainer = Trainer(
         model or tiny_model(),
