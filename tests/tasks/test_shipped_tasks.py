@@ -23,7 +23,7 @@ def test_demo_tasks_need_nothing_but_the_package(name: str, tmp_path: Path) -> N
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real rows of ../shared/data are not here")
 @pytest.mark.parametrize(
-    ("name", "train", "heldout"), [("math", 3000, 400), ("law", 12380, 1475), ("code", 9344, 934)]
+    ("name", "train", "heldout"), [("math", 1500, 200), ("law", 12380, 1475), ("code", 9344, 934)]
 )
 def test_tasks_over_real_rows(name: str, train: int, heldout: int) -> None:
     task = load_task(f"small/{name}", search=[TASKS], data_dir=DATA)
