@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from sfa_hf.distributed import clean_end
 from sfa_hf.errors import ConfigError
 
 EXIT_BAD_INPUT = 2
@@ -22,7 +23,8 @@ def run_main(main: Callable[[Sequence[str]], None]) -> NoReturn:
     logging.getLogger("DeepSpeed").addFilter(_is_news)
     logging.basicConfig(level=_log_level(), format="%(message)s", stream=sys.stderr, force=True)
     try:
-        main(sys.argv[1:])
+        with clean_end():
+            main(sys.argv[1:])
     except (ConfigError, NotImplementedError) as error:
         if is_first_process():
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)  # noqa: T201

@@ -28,9 +28,11 @@ TOLERANCE = 1e-5
 
 def run_one(values: dict[str, Any]) -> str:
     """What one process of a launch does."""
+    from sfa_hf.distributed import clean_end
     from sfa_hf.sequence import make_config, run_sequence
 
-    return str(run_sequence(make_config(values)))
+    with clean_end():
+        return str(run_sequence(make_config(values)))
 
 
 @pytest.fixture(scope="module")
