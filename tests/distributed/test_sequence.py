@@ -1,4 +1,4 @@
-"""One sequence, launched on one process and on two under DDP, ZeRO-2 and ZeRO-3: the same model and scores."""
+"""One sequence on one process, and on two under DDP, ZeRO-2 and ZeRO-3: the same model and scores."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LAUNCHES = {
     "zero2": {"deepspeed": str(ROOT / "configs/deepspeed/zero2.json")},
     "zero3": {"deepspeed": str(ROOT / "configs/deepspeed/zero3.json")},
 }
-# fp32 training on other ranks adds the same gradients in another order: 16 steps of AdamW at this learning rate
-# turned that into at most 4e-7 in any weight when this was written; a lost or doubled merge moves them by 1e-2.
+# fp32 training on other ranks adds the same gradients in another order: 16 steps of AdamW at this rate
+# turn that into far less than this in any weight; a lost or doubled merge moves weights by 1e-2.
 TOLERANCE = 1e-5
 
 
