@@ -78,6 +78,8 @@ def load_model(
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    for config in filter(None, (model.config, model.generation_config)):
+        config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
 
 
