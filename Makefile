@@ -26,7 +26,7 @@ demo: $(STAMP)  ## Math -> Law -> Code on a tiny model, plain and with SFA, side
 	$(BIN)/python scripts/demo.py
 
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .
