@@ -55,5 +55,5 @@ def reference(
         nn.utils.clip_grad_norm_(parameters.values(), CLIP)
         with torch.no_grad():
             for parameter in parameters.values():
-                parameter -= RATE * parameter.grad
+                parameter.sub_(parameter.grad, alpha=RATE)
     return {name: p.detach() for name, p in parameters.items()}
