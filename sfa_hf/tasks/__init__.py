@@ -8,7 +8,6 @@ from sfa_hf.tasks.encoding import (
     collator,
     encode,
     prompt_ids,
-    render_prompt,
     target_ids,
 )
 from sfa_hf.tasks.task import Row, Task, load_task
@@ -26,6 +25,5 @@ __all__ = [
     "encode",
     "load_task",
     "prompt_ids",
-    "render_prompt",
     "target_ids",
 ]

@@ -127,11 +127,6 @@ def target_ids(
     ]
 
 
-def render_prompt(row: Row, tokenizer: PreTrainedTokenizerBase, chat_template: bool) -> str:
-    """The text that the model is given for a row."""
-    return render_chat(row.prompt, tokenizer) if chat_template else row.prompt
-
-
 def render_chat(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """The prompt as a user's turn, up to where the assistant's answer begins."""
     if not tokenizer.chat_template:
