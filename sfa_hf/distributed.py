@@ -24,13 +24,14 @@ _LONGEST_WAIT_SECONDS = 30.0
 
 @contextmanager
 def clean_end() -> Iterator[None]:
-    """Close every process group when the body ends, and see gloo's worker threads idle.
+    """See gloo's worker threads idle when the body ends, then close every process group.
 
-    A worker thread lets go of a collective's tensors after the collective has returned. If the interpreter
-    has begun to finalise by then, taking its lock ends the thread, and with it the process, by SIGABRT:
-    "terminate called without an active exception". See docs/engines.md.
+    A worker lets go of a collective's tensors after the collective has returned, for which it takes the
+    interpreter's lock. If the interpreter has begun to finalise by then, that ends the thread, and with it
+    the process, by SIGABRT: "terminate called without an active exception". If the group is being destroyed
+    by then, both wait for each other. See docs/engines.md.
 
-    After an error no rank is waited for: the others may never come, and the launcher ends them.
+    After an error no rank is waited for and nothing is closed: the others may never come.
 
     Example:
         >>> with clean_end():
@@ -39,34 +40,20 @@ def clean_end() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _close()
+        wait_for_gloo_workers()
         raise
     if _is_open():
         # A rank that left early would break a collective that another is still in.
         dist.barrier()
+    wait_for_gloo_workers()
     _close()
 
 
-def _is_open() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _close() -> None:
-    if _is_open():
-        comm = sys.modules.get("deepspeed.comm")
-        if comm is not None and comm.is_initialized():
-            comm.destroy_process_group()  # torch's too, and DeepSpeed's own references to them
-    if _is_open():
-        dist.destroy_process_group()
-    # Also of groups that the body closed itself: closing does not join their threads.
-    _wait_for_idle_workers()
-
-
-def _wait_for_idle_workers() -> None:
+def wait_for_gloo_workers() -> None:
     """Wait until no worker of a gloo group runs or waits for the interpreter's lock.
 
-    Destroying a group does not join its threads while anything refers to it, and a DeepSpeed engine, which
-    autograd's hooks keep alive, always does. Read from /proc: Linux only, like DeepSpeed.
+    Destroying a group does not do it: its threads are joined when the last reference goes, and a DeepSpeed
+    engine, which autograd's hooks keep alive, holds one to the end. Read from /proc: a no-op elsewhere.
     """
     deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
     before: dict[str, str] | None = None
@@ -76,6 +63,18 @@ def _wait_for_idle_workers() -> None:
             return
         before = now
         time.sleep(_QUIET_SECONDS)  # gives up the interpreter's lock
+
+
+def _is_open() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _close() -> None:
+    comm = sys.modules.get("deepspeed.comm")
+    if _is_open() and comm is not None and comm.is_initialized():
+        comm.destroy_process_group()  # torch's too, and DeepSpeed's own references to them
+    if _is_open():
+        dist.destroy_process_group()
 
 
 def _workers() -> dict[str, str]:

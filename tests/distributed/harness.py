@@ -30,6 +30,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from sfa_hf.distributed import wait_for_gloo_workers
+
 SECONDS = 180
 _SHOWN_CHARACTERS = 6000
 
@@ -71,6 +73,7 @@ def gloo() -> Iterator[None]:
     try:
         yield
     finally:
+        wait_for_gloo_workers()
         dist.destroy_process_group()
 
 

@@ -79,6 +79,7 @@ def test_a_merge_is_exact_and_in_every_copy(
             assert finding["engine"] == f"zero{row.stage}", row
             assert finding["ulps"] <= 1, (row, finding)
             assert finding["stale"] == [], (row, finding)
+            assert finding["gathered_as_by_a_step"], (row, finding)
             assert finding["forward_agrees"], (row, finding)
             assert finding["changed_by_idle_step"] == [], (row, finding)
             assert finding["misread_moments"] == [], (row, finding)
@@ -103,15 +104,18 @@ def _merge_in(row: Row) -> dict[str, Any]:
     engine = attach(deepspeed_engine.module, deepspeed_engine.optimizer)
     for step in range(2):
         train_step(deepspeed_engine, row, step)
+    gathered_by_step = list(gathered_copies(deepspeed_engine))
     logits_of(deepspeed_engine)
     before = full_masters(deepspeed_engine, row)
     theta_o = _anchor_of(before)
     merged = _merge(engine, theta_o)
+    gathered = gathered_copies(deepspeed_engine)
     after, copies = full_masters(deepspeed_engine, row), full_copies(deepspeed_engine)
     return {
         "engine": engine.name,
         "ulps": max(_ulps_off(before[name], theta_o[name], after[name]) for name in before),
-        "stale": _stale(after, gathered_copies(deepspeed_engine), copies, DTYPES[row.precision]),
+        "stale": _stale(after, gathered, copies, DTYPES[row.precision]),
+        "gathered_as_by_a_step": list(gathered) == gathered_by_step,
         "forward_agrees": torch.equal(logits_of(deepspeed_engine), _logits_with(copies, row)),
         "drift_error": _drift_error(merged, before, theta_o, after),
         "misread_moments": _misread_moments(engine),
