@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# DeepSpeed compiles its ops with the ninja that is installed beside it.
+export PATH := $(abspath $(BIN)):$(PATH)
 # Installed first and by exact version, so that no dependency's range pulls a newer build.
 TORCH ?= torch==2.13.0
 

@@ -1,0 +1,23 @@
+"""What the DeepSpeed tests compile, compiled once and before any test's clock runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# DeepSpeed builds an op the first time that it is used: CPU Adam takes a minute or more on two cores, and a test
+# whose processes were waiting for a compiler would count as hung.
+BUILD = """
+from deepspeed.accelerator import get_accelerator
+for name in ("CPUAdamBuilder", "ShareMemCommBuilder"):
+    builder = get_accelerator().create_op_builder(name)
+    if builder is not None:
+        builder.load(verbose=False)
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def deepspeed_ops() -> None:
+    subprocess.run([sys.executable, "-c", BUILD], check=True, capture_output=True, timeout=900)
