@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-# DeepSpeed builds an op the first time that it is used: CPU Adam takes a minute or more on two cores, and a test
+# DeepSpeed builds an op the first time that it is used: CPU Adam takes a minute or more, and a test
 # whose processes were waiting for a compiler would count as hung.
 BUILD = """
 from deepspeed.accelerator import get_accelerator
