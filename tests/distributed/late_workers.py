@@ -31,18 +31,18 @@ def main(folder: str) -> None:
     store = f"file://{folder}/{os.getpid()}"
     dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
     groups = [dist.new_group([0]) for _ in range(GROUPS)]
-    _run_workers_only_while_the_main_thread_sleeps()
+    _let_the_main_thread_go_first()
     with clean_end():
         for group in groups:
             dist.all_gather([torch.empty(1000)], torch.ones(1000), group=group)
 
 
-def _run_workers_only_while_the_main_thread_sleeps() -> None:
+def _let_the_main_thread_go_first() -> None:
     one_cpu = {min(os.sched_getaffinity(0))}
     for thread in Path("/proc/self/task").iterdir():
         os.sched_setaffinity(int(thread.name), one_cpu)
         if (thread / "comm").read_text().strip() == "pt_gloo_runloop":
-            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
 
 
 if __name__ == "__main__":
