@@ -220,7 +220,9 @@ def _status(key: str) -> int:
 
 def start(stage: int, million: int) -> Any:
     """A Llama of about that many million weights under DeepSpeed, AdamW with learning rate 0."""
-    hidden = 64 * max(1, round((million * 1e6 / (12 * 12)) ** 0.5 / 64))
+    # 12 layers of 12 h^2 weights and two embeddings of 16000 h; h in heads of 64.
+    wanted = ((32000**2 + 4 * 144 * million * 1e6) ** 0.5 - 32000) / (2 * 144)
+    hidden = 64 * max(1, round(wanted / 64))
     config = LlamaConfig(
         hidden_size=hidden,
         intermediate_size=8 * hidden // 3,

@@ -155,11 +155,23 @@ def _error_of_edited_step(row: Row) -> float:
     train_step(deepspeed_engine, row, 0)
     squares = torch.tensor([sum(gradient.square().sum() for gradient in edited.values())])
     norm = engine.sum_over_shards(squares).sqrt().item()
-    assert norm > CLIP, "the step was to be clipped"
+    assert norm == pytest.approx(_gradient_norm(row), rel=0.02), (
+        "neither loss scale nor a sum over micro-batches"
+    )
     clipped = {name: gradient * CLIP / norm for name, gradient in edited.items()}
     return max(
         _ulps_off(row, engine, shard, before[shard.name], clipped[shard.name]) for shard in engine.shards()
     )
+
+
+def _gradient_norm(row: Row) -> float:
+    """Norm of the mean gradient in float64, well above ``CLIP``."""
+    model = initial_model(row).double()
+    for micro in range(row.accumulation):
+        tokens, labels = batch(micro, 2 * dist.get_world_size())
+        (loss_of(model, tokens, labels) / row.accumulation).backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
 
 
 def _ulps_off(row: Row, engine: Engine, shard: Shard, before: Tensor, gradient: Tensor) -> float:
