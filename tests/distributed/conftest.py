@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-# DeepSpeed builds an op the first time that it is used: CPU Adam takes a minute or more, and a test
+# DeepSpeed builds an op the first time that it is used: an Adam takes a minute or more, and a test
 # whose processes were waiting for a compiler would count as hung.
 BUILD = """
 from deepspeed.accelerator import get_accelerator
-for name in ("CPUAdamBuilder", "ShareMemCommBuilder"):
+for name in ("CPUAdamBuilder", "FusedAdamBuilder", "ShareMemCommBuilder"):
     builder = get_accelerator().create_op_builder(name)
     if builder is not None:
         builder.load(verbose=False)
