@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch.distributed as dist
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 Batch = Sequence[int]
 Result = TypeVar("Result")
