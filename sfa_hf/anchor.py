@@ -51,20 +51,30 @@ class Anchor:
     def __init__(
         self, shards: Sequence[Shard], read: Callable[[Shard], Tensor], dtype: torch.dtype, allocate: Allocate
     ) -> None:
-        shards = _by_device(shards)
+        shards = by_device(shards)
         self._layout = [_place(shard) for shard in shards]
         self._buffer = allocate(sum(shard.data.numel() for shard in shards), dtype)
         self._prefetched: HostToDevice | None = None
-        at = 0
-        for shard in shards:
-            end = at + shard.data.numel()
-            self._buffer[at:end].copy_(read(shard))
-            at = end
+        for shard, values in self.pieces(shards):
+            values.copy_(read(shard))
+
+    @property
+    def values(self) -> Tensor:
+        """The whole buffer: the shards of :func:`by_device`, end to end."""
+        return self._buffer
 
     @property
     def nbytes(self) -> int:
         """Bytes that the anchor takes on this rank."""
         return self._buffer.numel() * self._buffer.element_size()
+
+    def pieces(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Tensor]]:
+        """Give each shard's place in the buffer."""
+        at = 0
+        for shard in by_device(shards):
+            end = at + shard.data.numel()
+            yield shard, self._buffer[at:end]
+            at = end
 
     def prefetch(self, shards: Sequence[Shard]) -> None:
         """Start to bring the first bucket to the shards' device, if the anchor is not there."""
@@ -86,7 +96,7 @@ class Anchor:
                 start += bucket.numel()
 
     def _groups(self, shards: Sequence[Shard]) -> Iterator[tuple[torch.device, list[Shard], Tensor]]:
-        shards = _by_device(shards)
+        shards = by_device(shards)
         if [_place(shard) for shard in shards] != self._layout:
             raise RuntimeError("the trainable parameters changed after the anchor was taken")
         at = 0
@@ -123,7 +133,8 @@ def cut(shards: Sequence[Shard], start: int, bucket: Tensor) -> Iterator[Block]:
         begin = end
 
 
-def _by_device(shards: Sequence[Shard]) -> list[Shard]:
+def by_device(shards: Sequence[Shard]) -> list[Shard]:
+    """Order shards as an anchor's buffer holds them: those of one device together."""
     return sorted(shards, key=lambda shard: str(shard.data.device))
 
 

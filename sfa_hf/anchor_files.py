@@ -48,12 +48,16 @@ class AnchorFiles:
         source: a local folder, or a Hub id.
         model: the model in training.
 
+    Attributes:
+        revision: the commit that a Hub id stood for; None for a folder.
+
     Raises:
         ConfigError: no safetensors there; a tensor that the model lacks, or that is stored in another form.
     """
 
     def __init__(self, source: str, model: nn.Module) -> None:
         self._source = source
+        self.revision: str | None = None
         self._renamings = _renamings(model)
         self._stored = dict(self._tensors(source))
         self._aliases = _aliases(model)
@@ -101,7 +105,12 @@ class AnchorFiles:
             yield name.replace(f".{adapter}.", ".")
 
     def _tensors(self, source: str) -> Iterator[tuple[str, _Stored]]:
-        for path in _locate(source):
+        paths = _locate(source)
+        if not Path(source).expanduser().is_dir():
+            self.revision = paths[
+                0
+            ].parent.name  # the cache keeps each commit's files in a folder of its name
+        for path in paths:
             file = _open(path)
             for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
                 yield self._name_in_memory(key), _Stored(file, key)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sfa_hf import shard_file
+from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import sync_file, sync_folder
-
-_FOLDER = "sfa_anchor"
-_SAFETENSORS_DTYPE = {torch.float32: "F32", torch.bfloat16: "BF16"}
-_ALIGNMENT = 64
 
 
 class Store(ABC):
@@ -25,10 +22,6 @@ class Store(ABC):
     @abstractmethod
     def allocate(self, numel: int, dtype: torch.dtype) -> Tensor:
         """Return the buffer, not yet filled."""
-
-    def commit(self) -> None:
-        """The buffer is filled."""
-        return
 
     def release(self) -> None:
         """The buffer is no longer used."""
@@ -59,17 +52,16 @@ class DeviceStore(Store):
 
 
 class DiskStore(Store):
-    """A memory-mapped safetensors file with one tensor, ``anchor``; the page cache holds what is in use.
+    """A mapped safetensors file of this rank; the page cache holds what is in use.
 
     Args:
-        output_dir: the training's output folder.
-        rank: this process.
-        ranks: how many processes there are.
+        file: the file, in a folder that this class makes and, once it is empty, removes.
+        shards: what the buffer will hold, in its order.
     """
 
-    def __init__(self, output_dir: str, rank: int, ranks: int) -> None:
-        self._file = Path(output_dir) / _FOLDER / f"rank-{rank:05d}-of-{ranks:05d}.safetensors"
-        self._temporary = self._file.with_suffix(".tmp")
+    def __init__(self, file: Path, shards: Sequence[Shard]) -> None:
+        self.file = file
+        self._shards = shards
 
     def allocate(self, numel: int, dtype: torch.dtype) -> Tensor:
         """Reserve the disk space and map it.
@@ -77,45 +69,19 @@ class DiskStore(Store):
         Raises:
             ConfigError: there is no room, or the folder cannot be written.
         """
-        header = _header(numel, dtype)
-        size = len(header) + numel * dtype.itemsize
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._temporary.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-                file.write(header)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            return shard_file.reserve(self.file, self._shards, dtype)
         except OSError as error:
-            self._temporary.unlink(missing_ok=True)
-            right = f"{size} bytes of room in output_dir, or anchor_device 'cpu'"
-            raise ConfigError("anchor_device", f"'disk': {self._file}: {error.strerror}", right) from error
-        mapped = torch.from_file(str(self._temporary), shared=True, size=size, dtype=torch.uint8)
-        return mapped[len(header) :].view(dtype)
-
-    def commit(self) -> None:
-        """Give the file its name, now that it is whole; the mapping goes with it."""
-        sync_file(self._temporary)
-        self._temporary.replace(self._file)
-        sync_folder(self._file.parent)
+            self.release()
+            right = f"{numel * dtype.itemsize} bytes of room in output_dir, or anchor_device 'cpu'"
+            raise ConfigError("anchor_device", f"'disk': {self.file}: {error.strerror}", right) from error
 
     def release(self) -> None:
-        """Delete the file, and the folder with the last of them."""
-        self._file.unlink(missing_ok=True)
-        try:
-            self._file.parent.rmdir()
-        except OSError:  # other ranks' files are still there, or it has gone
-            return
-
-
-def _header(numel: int, dtype: torch.dtype) -> bytes:
-    """Build what precedes the data of a safetensors file: the length of a JSON text, and the text."""
-    tensor = {
-        "dtype": _SAFETENSORS_DTYPE[dtype],
-        "shape": [numel],
-        "data_offsets": [0, numel * dtype.itemsize],
-    }
-    text = json.dumps({"anchor": tensor}).encode()
-    text += b" " * (-(len(text) + 8) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
+        """Delete the file, and the folder with the last of them; pages still mapped live on."""
+        self.file.unlink(missing_ok=True)
+        with suppress(OSError):  # other files are still there, or it has gone
+            self.file.parent.rmdir()
 
 
 def _page_lock(buffer: Tensor) -> None:

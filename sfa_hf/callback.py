@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from os import PathLike, fspath
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import SaveStrategy
 
 from sfa_hf import engines, options, schedule
-from sfa_hf.anchor import Anchor
-from sfa_hf.anchor_files import AnchorFiles
-from sfa_hf.anchor_store import DeviceStore, DiskStore, HostStore, Store
+from sfa_hf.anchoring import ANCHOR_DTYPES, AnchorTaker, recorded_anchor
 from sfa_hf.engines.optimizers import keeps_moments
 from sfa_hf.errors import ConfigError
 from sfa_hf.merge import Merged, merge
@@ -25,13 +25,12 @@ from sfa_hf.trainer_log import TrainerLog
 
 _logger = logging.getLogger(__name__)
 
-_ANCHOR_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 DEFAULT_P = 0.25
 _NO_MOMENTS = "this optimizer does not keep Adam's moments (exp_avg, exp_avg_sq); supported: 'keep', or AdamW"
 
 
-class SFACallback(TrainerCallback):
+class SFACallback(TrainerCallback, ExportableState):
     r"""Averages the weights in training with an anchor: every pT of the T steps, and at the end.
 
         \theta <- (1 - \beta) \theta + \beta \theta_o
@@ -62,6 +61,9 @@ class SFACallback(TrainerCallback):
             or "scale" (by 1 - \beta).
         include: regular expression searched in parameter names; others are not merged.
         exclude: regular expression; parameters whose names it is found in are not merged.
+        save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/sfa_anchor``, once
+            and sharded, where the training saves checkpoints: it can then resume. Every checkpoint carries
+            the anchor's fingerprint, and resuming with another anchor is refused.
 
     Raises:
         ConfigError: an argument that cannot be right; at the start of training, patterns that leave no
@@ -82,6 +84,7 @@ class SFACallback(TrainerCallback):
         optimizer_state: str = "keep",
         include: str | None = None,
         exclude: str | None = None,
+        save_anchor: bool = True,
     ) -> None:
         if p != DEFAULT_P and merge_every is not None:
             raise ConfigError("merge_every", f"{merge_every!r} beside p = {p!r}", "one of merge_every and p")
@@ -90,13 +93,24 @@ class SFACallback(TrainerCallback):
         self.merge_every = None if merge_every is None else options.check_merge_every(merge_every)
         self.anchor = None if anchor is None else fspath(anchor)
         self.anchor_device = options.check_choice("anchor_device", anchor_device, ("cpu", "disk", "device"))
-        self.anchor_dtype = options.check_choice("anchor_dtype", anchor_dtype, _ANCHOR_DTYPES)
+        self.anchor_dtype = options.check_choice("anchor_dtype", anchor_dtype, ANCHOR_DTYPES)
         self.rule = options.check_choice("rule", rule, TRAINING_RULES)
         self.optimizer_state = options.check_choice(
             "optimizer_state", optimizer_state, ("keep", "reset", "scale")
         )
         self.include = options.check_pattern("include", include)
         self.exclude = options.check_pattern("exclude", exclude)
+        self.save_anchor = save_anchor
+        self.anchor_record: dict[str, Any] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this callback: its arguments, and which weights its anchor was."""
+        names = ("beta", "p", "merge_every", "anchor", "anchor_device", "anchor_dtype", "rule")
+        arguments = {name: getattr(self, name) for name in (*names, "optimizer_state", "save_anchor")}
+        return {
+            "args": {**arguments, **self._patterns()},
+            "attributes": {"anchor_record": self.anchor_record},
+        }
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
@@ -107,7 +121,7 @@ class SFACallback(TrainerCallback):
         self._merges = schedule.merges_until(state.global_step, state.max_steps, self._every)
         self._last_merge = 0
         self._log = TrainerLog()
-        self._check_start(model, optimizer, state)
+        self._check_start(model, optimizer)
         self._take_anchor(model, args, state)
 
     def on_pre_optimizer_step(
@@ -131,7 +145,7 @@ class SFACallback(TrainerCallback):
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         del self._theta_o, self._engine, self._log
-        self._store.release()
+        self._taker.release()
 
     def _merge(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         start = time.perf_counter()
@@ -164,12 +178,7 @@ class SFACallback(TrainerCallback):
         for moment in moments:
             moment.mul_(factor)
 
-    def _check_start(self, model: nn.Module, optimizer: Any, state: TrainerState) -> None:
-        if self.anchor is None and state.global_step > 0:
-            problem = f"training resumes at step {state.global_step}, whose weights are not theta_o"
-            raise ConfigError(
-                "anchor", problem, "anchor=FOLDER or Hub id of the model that this training began with"
-            )
+    def _check_start(self, model: nn.Module, optimizer: Any) -> None:
         if self.optimizer_state != "keep" and not keeps_moments(optimizer):
             raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
         names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -181,28 +190,34 @@ class SFACallback(TrainerCallback):
             raise ConfigError(argument, problem, f"patterns for names like {', '.join(names[:3])}")
 
     def _take_anchor(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> None:
-        shards = self._shards()
+        shards, engine = self._shards(), self._engine
         if state.is_world_process_zero:
             _warn_of_inexact_merges(shards)
-        self._store = self._choose_store(shards, args)
-        read: Callable[[engines.Shard], Tensor] = _own_weights
-        if self.anchor is not None:
-            files = AnchorFiles(self.anchor, model)
-            files.check(shards)
-            read = files.read
-        self._theta_o = Anchor(shards, read, _ANCHOR_DTYPES[self.anchor_dtype], self._store.allocate)
-        self._store.commit()
+        output_dir = str(args.output_dir)
+        self._taker = AnchorTaker(
+            self.anchor, self.anchor_device, self.anchor_dtype, output_dir, args.process_index
+        )
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        try:
+            if state.global_step > 0:
+                recorded = recorded_anchor(saved, self._patterns())
+                self._theta_o, record = self._taker.take_again(
+                    engine, model, shards, recorded, state.global_step
+                )
+            else:
+                self._theta_o, record = self._taker.take(engine, model, shards)
+                if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
+                    self._taker.save(engine, shards, self._theta_o, record)
+        except BaseException:
+            self._taker.release()
+            raise
+        self.anchor_record = asdict(record)
+        # Trainer looks the entry up at each save: a checkpoint of a training without this callback lacks it.
+        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
 
-    def _choose_store(self, shards: Sequence[engines.Shard], args: TrainingArguments) -> Store:
-        devices = {shard.data.device for shard in shards}
-        device = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
-        if self.anchor_device == "device" and len(devices) > 1:
-            raise ConfigError(
-                "anchor_device", "'device', but some weights are in host memory", "'cpu' or 'disk'"
-            )
-        if self.anchor_device == "disk":
-            return DiskStore(str(args.output_dir), args.process_index, args.world_size)
-        return DeviceStore(device) if self.anchor_device == "device" else HostStore(device)
+    def _patterns(self) -> dict[str, str | None]:
+        pairs = {"include": self.include, "exclude": self.exclude}
+        return {key: None if pattern is None else pattern.pattern for key, pattern in pairs.items()}
 
     def _shards(self) -> list[engines.Shard]:
         return [shard for shard in self._engine.shards() if self._merges_parameter(shard.name)]
@@ -211,10 +226,6 @@ class SFACallback(TrainerCallback):
         if self.exclude is not None and self.exclude.search(name):
             return False
         return self.include is None or self.include.search(name) is not None
-
-
-def _own_weights(shard: engines.Shard) -> Tensor:
-    return shard.data
 
 
 def _text(pattern: re.Pattern[str] | None) -> str:

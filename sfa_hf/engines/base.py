@@ -55,6 +55,11 @@ class Engine(ABC):
 
     name: str
 
+    @property
+    def replica(self) -> int:
+        """Which copy of its shards this rank holds: 0 for the first, and everywhere without replicas."""
+        return 0
+
     @abstractmethod
     def shards(self) -> Sequence[Shard]:
         """The slices of trainable parameters that this rank owns, in the model's order.

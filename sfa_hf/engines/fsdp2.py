@@ -41,6 +41,10 @@ class FSDP2Engine(Engine):
         }
         self._mesh = _one_mesh(self._parameters.values())
 
+    @property
+    def replica(self) -> int:
+        return self._mesh.get_local_rank(0) if self._mesh.ndim > 1 else 0
+
     @classmethod
     def matches(cls, model: nn.Module, optimizer: Any) -> bool:
         del optimizer

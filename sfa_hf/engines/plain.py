@@ -71,6 +71,10 @@ class DDPEngine(PlainEngine):
 
     name = "ddp"
 
+    @property
+    def replica(self) -> int:
+        return dist.get_rank()
+
     @classmethod
     def matches(cls, model: nn.Module, optimizer: Any) -> bool:
         several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from sfa_hf.engines.masters import Fragment, MasterEngine, intercept
@@ -17,6 +18,10 @@ from sfa_hf.engines.masters import Fragment, MasterEngine, intercept
 
 class ReplicatedEngine(MasterEngine):
     """Replicas stay equal because each rank computes the same: no sum, no collective."""
+
+    @property
+    def replica(self) -> int:
+        return dist.get_rank()
 
     def sum_over_shards(self, values: Tensor) -> Tensor:
         return values

@@ -1,0 +1,97 @@
+"""One rank's shards in a safetensors file: each slice under its parameter's name, its place in the header."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from sfa_hf.engines.base import Shard
+
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
+_ALIGNMENT = 64
+_OFFSETS = "offsets"
+_BLOCK = 2**24
+
+
+def header(shards: Sequence[Shard], dtype: torch.dtype) -> bytes:
+    """Build what precedes the data of a file that holds the shards end to end.
+
+    Args:
+        shards: in the order of the data.
+        dtype: torch.float32 or torch.bfloat16.
+    """
+    tensors: dict[str, object] = {
+        "__metadata__": {_OFFSETS: json.dumps({shard.name: shard.offset for shard in shards})}
+    }
+    at = 0
+    for shard in shards:
+        end = at + shard.data.numel() * dtype.itemsize
+        tensors[shard.name] = {
+            "dtype": _DTYPES[dtype],
+            "shape": [shard.data.numel()],
+            "data_offsets": [at, end],
+        }
+        at = end
+    text = json.dumps(tensors).encode()
+    text += b" " * (-(len(text) + 8) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def write(path: Path, shards: Sequence[Shard], values: Tensor) -> None:
+    """Write a file and see it on the disk.
+
+    Args:
+        path: of the file.
+        shards: what the values belong to, in their order.
+        values: the shards' values end to end, on any device.
+    """
+    with path.open("wb") as file:
+        file.write(header(shards, values.dtype))
+        for block in values.split(_BLOCK):
+            file.write(block.cpu().view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def reserve(path: Path, shards: Sequence[Shard], dtype: torch.dtype) -> Tensor:
+    """Make a file of its full size and map it.
+
+    Returns:
+        The data, not yet filled: the shards end to end. What is written to it is written to the file.
+
+    Raises:
+        OSError: there is no room, or the folder cannot be written.
+    """
+    head = header(shards, dtype)
+    size = len(head) + sum(shard.data.numel() for shard in shards) * dtype.itemsize
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        file.write(head)
+    return torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)[len(head) :].view(dtype)
+
+
+class ShardFile:
+    """A file of another launch, of this or another number of ranks, open for reading; data is mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = safe_open(path, framework="pt")
+        self.offsets: dict[str, int] = json.loads(self._file.metadata()[_OFFSETS])
+
+    def overlap(self, shard: Shard) -> tuple[int, Tensor] | None:
+        """Give the part of ``shard`` that lies in this file.
+
+        Returns:
+            Where in ``shard.data`` the part begins, and its values; None where there is none.
+        """
+        if shard.name not in self.offsets:
+            return None
+        stored, begin = self._file.get_slice(shard.name), self.offsets[shard.name]
+        first = max(begin, shard.offset)
+        last = min(begin + stored.get_shape()[0], shard.offset + shard.data.numel())
+        return (first - shard.offset, stored[first - begin : last - begin]) if first < last else None
