@@ -9,16 +9,22 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from sfa_hf.distributed import clean_end
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, Preempted
+from sfa_hf.files import no_room
 
 EXIT_BAD_INPUT = 2
+EXIT_NO_ROOM = 74
+"""EX_IOERR of sysexits.h: a disk is full; the same command continues once there is room."""
+EXIT_PREEMPTED = 75
+"""EX_TEMPFAIL of sysexits.h: ended by SIGTERM; the same command continues."""
 
 
 def run_main(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a script's ``main(arguments)`` and exit.
 
     A :class:`ConfigError`, and an engine's NotImplementedError, become ``error: ...`` on one line of standard
-    error (once, from the first process) and exit code 2; any other exception keeps its traceback.
+    error (once, from the first process) and exit code 2; a disk that is full, one line and exit code 74;
+    SIGTERM during a run, one line and exit code 75. Any other exception keeps its traceback.
     """
     logging.getLogger("DeepSpeed").addFilter(_is_news)
     logging.basicConfig(level=_log_level(), format="%(message)s", stream=sys.stderr, force=True)
@@ -29,6 +35,15 @@ def run_main(main: Callable[[Sequence[str]], None]) -> NoReturn:
         if is_first_process():
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)  # noqa: T201
         sys.exit(EXIT_BAD_INPUT)
+    except Preempted as told:
+        if is_first_process():
+            print(f"{told}; the same command continues", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(EXIT_PREEMPTED)
+    except Exception as error:
+        if not (cause := no_room(error)):
+            raise
+        print(f"error: {cause}; the same command continues once there is room", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(EXIT_NO_ROOM)
     sys.exit(0)
 
 

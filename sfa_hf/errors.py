@@ -1,4 +1,4 @@
-"""The one error a user's input can cause."""
+"""The one error a user's input can cause, and the end that a scheduler asks for."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ class ConfigError(ValueError):
         self.problem = problem
         self.right = right
         super().__init__(" ".join(f"{key}: {problem} ({right})".split()))
+
+
+class Preempted(Exception):  # noqa: N818 - no error: what was asked for
+    """The process was told to end (SIGTERM), and everything that a resume needs is on the disk."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,17 @@ from typing import Any
 import yaml
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import read_json, sync_file, sync_folder, write_atomic, write_json
+from sfa_hf.files import (
+    folder_bytes,
+    is_leftover,
+    read_checked,
+    read_json,
+    sync_folder,
+    write_atomic,
+    write_checked,
+)
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 # Where a run lies, not what it is: a folder may be moved, and asked to be replaced.
@@ -25,6 +37,7 @@ class RunState:
 
     Attributes:
         trained: tasks whose ``model/`` folder is whole.
+        row: scores of the row that is being filled, a mapping a task (value, stderr, metric), in order.
         scores: rows of the score matrix so far; row 0 is before any training.
         stderr: their standard errors.
         metrics_used: primary metric of each task.
@@ -35,6 +48,7 @@ class RunState:
     """
 
     trained: int = 0
+    row: list[dict[str, Any]] = field(default_factory=list)
     scores: list[list[float]] = field(default_factory=list)
     stderr: list[list[float]] = field(default_factory=list)
     metrics_used: dict[str, str] = field(default_factory=dict)
@@ -65,14 +79,21 @@ class RunFolder:
         Raises:
             ConfigError: the folder holds another config's run, files that are no run's, or a damaged state.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists() or (self.path.is_dir() and not _belongings(self.path)):
             return None
         if not self._config_file.is_file():
             raise ConfigError("output_dir", f"{self.path} holds files that are not a run's", "a new folder")
         self._refuse_other_config()
-        if not self._state_file.is_file():
+        if not self._state_file.exists() and not self._previous_file.exists():
             return None
-        return self._parse(read_json(self._state_file, BROKEN))
+        try:
+            return self._parse(self._state_file)
+        except ConfigError as error:
+            if not self._previous_file.exists():
+                raise
+            state = self._parse(self._previous_file)
+            logger.warning("%s; going on from the state before it, %s", error, self._previous_file.name)
+            return state
 
     def create(self, *, overwrite: bool) -> None:
         """Make the folder and write config.yaml; with ``overwrite``, remove an earlier run first."""
@@ -82,8 +103,11 @@ class RunFolder:
         write_atomic(self._config_file, yaml.safe_dump(self.resolved, sort_keys=False, allow_unicode=True))
 
     def write(self, state: RunState) -> None:
-        """Replace state.json."""
-        write_json(self._state_file, {"schema": SCHEMA, **asdict(state)})
+        """Replace state.json; the state before it is kept, in case a disk forgets."""
+        with suppress(ConfigError):  # one that is damaged, or not there yet, does not replace a good one
+            self._parse(self._state_file)
+            write_atomic(self._previous_file, self._state_file.read_text(encoding="utf-8"))
+        write_checked(self._state_file, {"schema": SCHEMA, **asdict(state)})
 
     def task_folder(self, index: int, task: str) -> Path:
         return self.path / f"{index}-{task}"
@@ -92,15 +116,32 @@ class RunFolder:
         """The task's final weights, once :meth:`adopt_model` has put them there."""
         return self.task_folder(index, task) / "model"
 
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.json"
+
+    def read_results(self) -> dict[str, Any]:
+        """What results.json holds; nothing if it is not there or damaged."""
+        with suppress(ConfigError, OSError):
+            found = read_json(self.results_file, BROKEN)
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    @property
+    def has_report(self) -> bool:
+        return (self.path / "report.html").is_file()
+
+    def stored_bytes(self) -> int:
+        """Bytes that the tasks' models, checkpoints and anchors take."""
+        return sum(folder_bytes(folder) for folder in self.path.glob("[0-9]*-*/"))
+
     def records_folder(self, row: int) -> Path:
         """The per-row records of one row of the score matrix."""
         return self.path / "records" / f"after-{row}"
 
     def adopt_model(self, written: Path, index: int, task: str) -> None:
-        """Give a wholly written model its name; checkpoints of the task are no longer needed then."""
+        """Give a sealed model its name; checkpoints of the task are no longer needed then."""
         final = self.model_folder(index, task)
-        for file in written.iterdir():
-            sync_file(file)
         if final.exists():
             shutil.rmtree(final)
         written.rename(final)
@@ -116,6 +157,10 @@ class RunFolder:
     def _state_file(self) -> Path:
         return self.path / "state.json"
 
+    @property
+    def _previous_file(self) -> Path:
+        return self.path / "state.previous.json"
+
     def _refuse_other_config(self) -> None:
         try:
             found = yaml.safe_load(self._config_file.read_text(encoding="utf-8"))
@@ -129,22 +174,27 @@ class RunFolder:
                 "another output_dir, or overwrite=true",
             )
 
-    def _parse(self, values: Any) -> RunState:
-        fields = (
-            {key: value for key, value in values.items() if key != "schema"}
-            if isinstance(values, dict)
-            else {}
-        )
-        if not fields or values.get("schema") != SCHEMA or set(fields) != set(asdict(RunState())):
-            raise ConfigError(str(self._state_file), f"is not a state of schema {SCHEMA}", BROKEN)
-        return RunState(**fields)
+    def _parse(self, file: Path) -> RunState:
+        values = read_checked(file, BROKEN)
+        schema = values.pop("schema", None)
+        if schema != SCHEMA or set(values) != set(asdict(RunState())):
+            raise ConfigError(str(file), f"is not a state of schema {SCHEMA}", BROKEN)
+        return RunState(**values)
 
     def _remove_run(self) -> None:
-        if not self._config_file.is_file() and any(self.path.iterdir()):
+        if not self._config_file.is_file() and _belongings(self.path):
             raise ConfigError(
                 "overwrite", f"{self.path} holds files that are not a run's", "a new output_dir"
             )
+        for path in self.path.iterdir():
+            if path != self._config_file:  # last, so that what is left of a removal is still a run's
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(self.path)
+
+
+def _belongings(folder: Path) -> list[Path]:
+    """What is in a folder, but for what a crash left of a file that had not yet its name."""
+    return [path for path in folder.iterdir() if not is_leftover(path)]
 
 
 def differing_keys(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from torch import nn
@@ -14,14 +15,16 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import evaluate_task
-from sfa_hf.files import folder_bytes, write_json
+from sfa_hf.files import write_json
 from sfa_hf.methods import Stage
 from sfa_hf.models import resolve_model
 from sfa_hf.reports import write_report
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import note_peaks, timed
+from sfa_hf.sequence.preemption import Preemption
 from sfa_hf.sequence.results import results
-from sfa_hf.sequence.run_folder import RunFolder, RunState
+from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
+from sfa_hf.sequence.sealed import damage, seal
 from sfa_hf.sequence.stage import Trained, collect, loaded, placed, trained
 from sfa_hf.sequence.training import training_arguments
 
@@ -31,14 +34,15 @@ logger = logging.getLogger(__name__)
 def run_sequence(config: RunConfig) -> Path:
     """Run, continue or skip the sequence that ``config`` describes.
 
-    Called on every process of a launch. An interrupted run continues at the task that was being trained;
-    a finished one is left as it is.
+    Called on every process of a launch. An interrupted run continues from its newest whole checkpoint; a
+    finished one is left as it is.
 
     Returns:
         The path of results.json.
 
     Raises:
         ConfigError: bad input, found before anything is written.
+        Preempted: SIGTERM was heard, and what a resume needs is on the disk.
     """
     return _Run(config).run()
 
@@ -67,19 +71,30 @@ class _Run:
         self.continued = found is not None
         self._arguments(0)  # refuses values that do not go together, and starts the process group
         self.processes = joined_processes()
-        self.state.world_size = self.processes.num_processes
+        self.preemption = Preemption()
 
     def run(self) -> Path:
-        last = len(self.config.tasks)
-        if self.state.evaluated > last:
-            logger.info("%s is finished; nothing to do", self.folder.path)
-        else:
-            self.base = self._base_model()
-            if self.continued:
-                logger.info("continuing %s after %d trained tasks", self.folder.path, self.state.trained)
-            for row in range(self.state.evaluated, last + 1):
-                self._fill(row)
-        return self.folder.path / "results.json"
+        with self.preemption.heard():
+            self._check_models()
+            last = len(self.config.tasks)
+            if self.state.evaluated > last:
+                logger.info("%s is finished; nothing to do", self.folder.path)
+                self._restore_results()
+            else:
+                self.state.world_size = self.processes.num_processes
+                self.base = self._base_model()
+                if self.continued:
+                    logger.info("continuing %s after %d trained tasks", self.folder.path, self.state.trained)
+                for row in range(self.state.evaluated, last + 1):
+                    self._fill(row)
+        return self.folder.results_file
+
+    def _check_models(self) -> None:
+        """A kept model that decayed is the start of what comes after it: it is refused, never passed on."""
+        for index, task in enumerate(self.config.tasks[: self.state.trained]):
+            folder = self.folder.model_folder(index, task.name)
+            if problem := damage(folder):
+                raise ConfigError(str(folder), problem, BROKEN)
 
     def _fill(self, row: int) -> None:
         """Train task ``row - 1``, unless its model is there already, and score every task."""
@@ -87,7 +102,6 @@ class _Run:
             self._score_saved(row)
             return
         with self._train(row - 1) as training:
-            self._keep(training, row - 1)
             self._score(training.trainer.model, training.trainer.processing_class, row)
 
     def _score_saved(self, row: int) -> None:
@@ -100,62 +114,81 @@ class _Run:
         del model
         collect()
 
-    def _train(self, index: int) -> AbstractContextManager[Trained]:
+    @contextmanager
+    def _train(self, index: int) -> Iterator[Trained]:
+        """Train a task and keep its model, which lives until the block ends."""
         task = self.config.tasks[index]
-        folder = self.folder.task_folder(index, task.name)
-        with self.processes.main_process_first():
-            if self.processes.is_main_process:
-                shutil.rmtree(folder, ignore_errors=True)  # an interrupted task starts over
         logger.info("task %d of %d: %s", index + 1, len(self.config.tasks), task.name)
+        folder = self.folder.task_folder(index, task.name)
         stage = Stage(index=index, task=task.name, start=self._weights(index), folder=folder)
-        return trained(stage, self.config, self._arguments(index))
+        with ExitStack() as stack:
+            with self.preemption.deferred():
+                training = stack.enter_context(
+                    trained(stage, self.config, self._arguments(index), self.preemption)
+                )
+                self._keep(training, index)
+            yield training
 
     def _keep(self, training: Trained, index: int) -> None:
         """Save the task's model under its final name, then note it in the state."""
         name = self.config.tasks[index].name
         written = self.folder.task_folder(index, name) / "model.writing"
         training.trainer.save_model(str(written))
+        seal(written, {"task": name})
         self.state.trained = index + 1
         self.state.engine = training.engine
         self.state.merges += training.merges
         cost = self.state.cost
         cost["train_seconds"] = cost.get("train_seconds", 0.0) + training.seconds
         cost["merge_seconds"] = sum(merge["seconds"] for merge in self.state.merges)
-        self.processes.wait_for_everyone()
         if self.processes.is_main_process:
             self.folder.adopt_model(written, index, name)
             self.folder.write(self.state)
         self.processes.wait_for_everyone()
 
     def _score(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, row: int) -> None:
-        """Score every task and add the row to the matrix."""
-        records = self.folder.records_folder(row)
-        with timed(self.state.cost, "eval_seconds"):
-            scores = [
-                evaluate_task(
-                    model,
-                    tokenizer,
-                    task,
-                    self.config.data,
-                    self.config.evaluation,
-                    records_path=records / f"{task.name}.jsonl",
+        """Score every task that an earlier launch did not, and add the row to the matrix."""
+        done = self.state.row
+        for task in self.config.tasks[len(done) :]:
+            with timed(self.state.cost, "eval_seconds"):
+                records = self.folder.records_folder(row) / f"{task.name}.jsonl"
+                score = evaluate_task(
+                    model, tokenizer, task, self.config.data, self.config.evaluation, records_path=records
                 )
-                for task in self.config.tasks
-            ]
-        self.state.scores.append([score.value for score in scores])
-        self.state.stderr.append([score.stderr for score in scores])
-        self.state.metrics_used = {score.task: score.metric for score in scores}
-        logger.info("scores: %s", ", ".join(f"{s.task} {s.value:.3f} ± {s.stderr:.3f}" for s in scores))
+            done.append({"value": score.value, "stderr": score.stderr, "metric": score.metric})
+            self._write_state()
+        self.state.scores.append([score["value"] for score in done])
+        self.state.stderr.append([score["stderr"] for score in done])
+        names = [task.name for task in self.config.tasks]
+        self.state.metrics_used = {name: score["metric"] for name, score in zip(names, done, strict=True)}
+        self.state.row = []
+        latest = zip(names, done, strict=True)
+        logger.info("scores: %s", ", ".join(f"{n} {s['value']:.3f} ± {s['stderr']:.3f}" for n, s in latest))
         note_peaks(self.state.cost)
-        self._write()
+        self._write_state()
+        self._write_results()
 
-    def _write(self) -> None:
+    def _write_state(self) -> None:
         if self.processes.is_main_process:
-            self.state.cost["stored_bytes"] = folder_bytes(self.folder.path)
+            self.state.cost["stored_bytes"] = self.folder.stored_bytes()
             self.folder.write(self.state)
-            write_json(self.folder.path / "results.json", results(self.config.resolved, self.state))
+        self.processes.wait_for_everyone()
+
+    def _write_results(self) -> None:
+        if self.processes.is_main_process:
+            write_json(self.folder.results_file, self._results())
             write_report(self.folder.path)
         self.processes.wait_for_everyone()
+
+    def _restore_results(self) -> None:
+        """Write again what a crash kept from being written, or what was damaged since."""
+        wanted = {key: value for key, value in self._results().items() if key != "versions"}
+        found = self.folder.read_results()
+        if not self.folder.has_report or {key: found.get(key) for key in wanted} != wanted:
+            self._write_results()
+
+    def _results(self) -> dict[str, Any]:
+        return results(self.config.resolved, self.state)
 
     def _create(self) -> None:
         self.processes.wait_for_everyone()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.integrations.deepspeed import deepspeed_init, is_deepspeed_zero3_enabled
@@ -19,8 +20,11 @@ from sfa_hf import engines
 from sfa_hf.engines.zero_init import join_deepspeed
 from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
+from sfa_hf.sequence.checkpoints import Checkpoint, CheckpointKeeper, check_resumable, newest_whole
 from sfa_hf.sequence.config import RunConfig
-from sfa_hf.tasks import collator, encode
+from sfa_hf.sequence.preemption import Preemption, StopAtStep
+from sfa_hf.sequence.training import checkpoints_kept
+from sfa_hf.tasks import collator, encode, rows_hash
 
 logger = logging.getLogger(__name__)
 
@@ -48,24 +52,35 @@ class Trained:
 
 
 @contextmanager
-def trained(stage: Stage, config: RunConfig, arguments: TrainingArguments) -> Iterator[Trained]:
-    """Train the stage's task from ``stage.start``; the model lives until the block ends."""
+def trained(
+    stage: Stage, config: RunConfig, arguments: TrainingArguments, preemption: Preemption
+) -> Iterator[Trained]:
+    """Train the stage's task from ``stage.start``, or on from its newest whole checkpoint.
+
+    The model lives until the block ends.
+    """
     _save_whole_models(arguments)
-    task = config.tasks[stage.index]
-    model, tokenizer = loaded(stage.start, config.model.dtype)
+    task, checkpoint = config.tasks[stage.index], newest_whole(stage.folder)
+    model, tokenizer = loaded(_first_weights(stage, checkpoint, arguments), config.model.dtype)
     rows, report = encode(task.train_rows(), tokenizer, config.data)
     logger.info("%s: %s", task.name, report.summary())
+    facts = _facts(rows, arguments)
+    if checkpoint is not None:
+        check_resumable(checkpoint, facts)
+        logger.info("%s: resuming after step %d", task.name, checkpoint.step)
+    spent = checkpoint.facts["seconds"] if checkpoint else 0.0
+    keeper = CheckpointKeeper(facts, checkpoints_kept(config.training[stage.index]), spent)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=collator(tokenizer),
         processing_class=tokenizer,
-        callbacks=config.method.callbacks(stage),
+        callbacks=[*config.method.callbacks(stage), keeper, StopAtStep(preemption, task.name)],
     )
     started = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - started
+    trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    seconds = spent + time.perf_counter() - started
     try:
         yield Trained(
             trainer, seconds, _merges(trainer.state.log_history, task.name, trainer.state.max_steps)
@@ -74,6 +89,29 @@ def trained(stage: Stage, config: RunConfig, arguments: TrainingArguments) -> It
         trainer.accelerator.free_memory()
         del trainer, model
         collect()
+
+
+def _first_weights(stage: Stage, checkpoint: Checkpoint | None, arguments: TrainingArguments) -> str:
+    """Where the model is loaded from before the Trainer resumes.
+
+    The Trainer loads a checkpoint's tensors by their names in the file, and leaves those alone that the model
+    has under another name in memory (GPT-NeoX's output head, in transformers 5.23): the model comes from the
+    checkpoint itself, therefore. DeepSpeed restores what it saved, by its own names.
+    """
+    resumes_here = checkpoint is not None and arguments.deepspeed_plugin is None
+    return str(checkpoint.path) if resumes_here and checkpoint else stage.start
+
+
+def _facts(rows: Dataset, arguments: TrainingArguments) -> dict[str, Any]:
+    """What has to be the same again for a resumed training to end as it would have."""
+    plugin = arguments.deepspeed_plugin
+    samples = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    return {
+        "rows": rows_hash(rows),
+        "zero": 0 if plugin is None else plugin.zero_stage,
+        "processes": arguments.world_size,
+        "samples": samples * arguments.world_size,
+    }
 
 
 def loaded(start: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -28,12 +28,16 @@ OWNED = {
     "resume_from_checkpoint": "running the same command again",
     "load_best_model_at_end": "nothing: a task's model is the one at its last step",
     "remove_unused_columns": "nothing: rows are encoded by the task",
+    "save_only_model": "nothing: an interrupted task resumes from whole checkpoints",
+    "save_on_each_node": "nothing: all machines see output_dir",
     "push_to_hub": "nothing: a run stays in its folder",
 }
 
+CHECKPOINTS_KEPT = 2
+"""Unless ``training.save_total_limit`` says otherwise: should one decay, there is the one before it."""
+
 # What differs from TrainingArguments' own defaults; the user's values go on top.
 DEFAULTS: dict[str, Any] = {
-    "save_strategy": "no",  # a task's final model is always kept
     "report_to": "none",
     "logging_steps": 50,
     # Without an accelerator the Trainer joins several processes to one training only when told that it is
@@ -63,13 +67,18 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, seed: int) -
     Raises:
         ConfigError: transformers refuses the combination, e.g. ``bf16`` where the machine has none.
     """
-    given = {**DEFAULTS, **values}
+    given = {**DEFAULTS, **values, "save_total_limit": None}  # CheckpointKeeper removes old checkpoints
     try:
         return TrainingArguments(output_dir=str(output_dir), seed=seed, remove_unused_columns=False, **given)
     except (ValueError, ImportError, OSError) as error:
         raise ConfigError(
             "training", str(error), "values that transformers.TrainingArguments takes"
         ) from error
+
+
+def checkpoints_kept(values: Mapping[str, Any]) -> int:
+    """How many checkpoints of a task in training stay on the disk."""
+    return max(1, values.get("save_total_limit") or CHECKPOINTS_KEPT)
 
 
 def _checked(name: str, value: Any, key: str) -> Any:

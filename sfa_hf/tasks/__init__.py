@@ -8,6 +8,7 @@ from sfa_hf.tasks.encoding import (
     collator,
     encode,
     prompt_ids,
+    rows_hash,
     target_ids,
 )
 from sfa_hf.tasks.task import Row, Task, load_task
@@ -25,5 +26,6 @@ __all__ = [
     "encode",
     "load_task",
     "prompt_ids",
+    "rows_hash",
     "target_ids",
 ]

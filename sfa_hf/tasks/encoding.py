@@ -7,6 +7,7 @@ put behind it (an EOS token) does not, because the text goes on. A target ends w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -94,6 +95,18 @@ def encode(
         raise ConfigError("data.max_length", problem, f"more than {min(map(len, targets), default=1)}")
     report = EncodingReport(len(rows), sum(cut > 0 for cut in cuts), sum(cuts), len(rows) - len(cuts))
     return datasets.Dataset.from_dict(columns), report
+
+
+def rows_hash(rows: datasets.Dataset) -> str:
+    """SHA-256 of encoded rows, in their order: the same for the same tokens and labels."""
+    digest = hashlib.sha256()
+    table = rows.with_format("arrow")[:]
+    for name in sorted(table.column_names):
+        column = table.column(name).combine_chunks()
+        digest.update(name.encode())
+        for part in (column.value_lengths(), column.flatten()):
+            digest.update(part.to_numpy(zero_copy_only=False).astype("int64"))
+    return digest.hexdigest()
 
 
 def prompt_ids(

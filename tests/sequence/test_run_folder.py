@@ -59,18 +59,50 @@ def test_overwrite_replaces_a_run_and_nothing_else(folder: RunFolder, tmp_path: 
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(cut=st.integers(0, 400))
-def test_a_torn_state_is_one_error_and_never_another_state(folder: RunFolder, cut: int) -> None:
-    state = RunState(trained=1, scores=[[0.5]], stderr=[[0.1]])
+@given(cut=st.integers(0, 500), previous=st.booleans())
+def test_a_torn_state_is_the_one_before_or_an_error(folder: RunFolder, cut: int, previous: bool) -> None:
+    before, state = RunState(trained=0), RunState(trained=1, scores=[[0.5]], stderr=[[0.1]])
+    (folder.path / "state.json").unlink(missing_ok=True)
+    folder.write(before)
     folder.write(state)
+    if not previous:
+        (folder.path / "state.previous.json").unlink()
     path = folder.path / "state.json"
     whole = path.read_bytes()
     path.write_bytes(whole[:cut])
     if whole[:cut].strip() == whole.strip():
         assert folder.read() == state
+    elif previous:
+        assert folder.read() == before
     else:
         with pytest.raises(ConfigError, match=r"state\.json"):
             folder.read()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(at=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_never_another_state(folder: RunFolder, at: int, bit: int) -> None:
+    state = RunState(trained=2, scores=[[0.25]], stderr=[[0.125]], merges=[{"step": 4, "beta": 0.5}])
+    (folder.path / "state.previous.json").unlink(missing_ok=True)
+    (folder.path / "state.json").unlink(missing_ok=True)
+    folder.write(state)
+    path = folder.path / "state.json"
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] ^= 1 << bit
+    path.write_bytes(data)
+    try:
+        assert folder.read() == state
+    except ConfigError as error:
+        assert "state.json" in str(error)
+
+
+def test_what_a_crash_left_of_the_first_write_is_no_stranger(tmp_path: Path) -> None:
+    made = RunFolder(tmp_path / "run", CONFIG)
+    made.path.mkdir()
+    (made.path / ".config.yaml.abc.tmp").write_text("met")
+    assert made.read() is None
+    made.create(overwrite=False)
+    assert made.read() is None
 
 
 def test_an_interrupted_write_leaves_the_old_state(
