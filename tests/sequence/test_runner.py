@@ -12,73 +12,33 @@ import yaml
 from safetensors.torch import load_file
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.models import Recipe, resolve_model
 from sfa_hf.sequence import make_config, run_sequence
 from sfa_hf.tasks import Task
+from tests.sequence.small_run import TASKS, small_base, small_data, small_values
 
-TASKS = ("sums", "words", "signs")
 STEPS = 8
-SMALLEST = Recipe("pythia", hidden=32, layers=1, heads=2, vocabulary=300, documents=40, steps=2, batch=4)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return resolve_model("builtin:pythia", cache_dir=tmp_path_factory.mktemp("models"), recipe=SMALLEST)
+    return small_base(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for offset, task in enumerate(TASKS):
-        rows = [{"q": f"{task} {i} is", "a": f" {(i + offset) % 10}"} for i in range(40)]
-        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def _values(base: str, data: Path, output_dir: Path) -> dict[str, Any]:
-    """A config of three tasks scored in three ways."""
-    scorings: list[dict[str, Any]] = [
-        {"kind": "generate", "max_new_tokens": 2},
-        {"kind": "choice"},
-        {"kind": "perplexity"},
-    ]
-    tasks = [
-        {
-            "name": name,
-            "prompt": "{{ q }}",
-            "target": "{{ a }}",
-            "choices": [f" {digit}" for digit in range(10)],
-            "train": [{"path": f"{name}.jsonl"}],
-            "heldout": [{"path": f"{name}.jsonl", "limit": 12}],
-            "scoring": scoring,
-        }
-        for name, scoring in zip(TASKS, scorings, strict=True)
-    ]
-    return {
-        "model": {"name_or_path": base},
-        "sequence": tasks,
-        "method": {"name": "sfa", "beta": 0.5, "p": 0.5},
-        "training": {
-            "max_steps": STEPS,
-            "per_device_train_batch_size": 4,
-            "learning_rate": 5e-3,
-            "use_cpu": True,
-        },
-        "data": {"dir": str(data), "max_length": 32},
-        "output_dir": str(output_dir),
-    }
+    return small_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
 def values(base: str, data: Path, tmp_path: Path) -> dict[str, Any]:
-    return _values(base, data, tmp_path / "run")
+    return small_values(base, data, tmp_path / "run", STEPS)
 
 
 @pytest.fixture(scope="module")
 def whole(base: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    _run(_values(base, data, folder))
+    _run(small_values(base, data, folder, STEPS))
     return folder
 
 

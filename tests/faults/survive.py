@@ -1,0 +1,146 @@
+"""Kills a three-task run again and again, continues it each time, and compares it with one left alone.
+
+usage: python -m tests.faults.survive [--kills 30] [--seed 0] [plain] [ddp] [zero2] [zero3]
+
+It prints, for each engine, the kills that the run survived, the tasks that had to start over from their first
+step, and the bytes of final weights that differ from the uninterrupted run's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import deepspeed  # noqa: F401 - imported before the processes are forked, once
+import transformers.trainer  # noqa: F401
+
+from sfa_hf.cli import run_main
+from sfa_hf.sequence import make_config, run_sequence
+from tests.faults.launcher import Kill, launch
+from tests.sequence.small_run import TASKS, small_base, small_data, small_values
+
+STEPS, SAVE_STEPS = 9, 2
+_SIGKILL = -9
+_LAUNCH_SECONDS = 180
+ENGINES: dict[str, tuple[int, dict[str, Any]]] = {
+    "plain": (1, {}),
+    "ddp": (2, {}),
+    "zero1": (2, {"deepspeed": "configs/deepspeed/zero1.json", "bf16": True}),
+    "zero2": (2, {"deepspeed": "configs/deepspeed/zero2.json", "bf16": True}),
+    "zero3": (2, {"deepspeed": "configs/deepspeed/zero3.json", "bf16": True}),
+}
+
+
+class Outcome(NamedTuple):
+    """What the kills did."""
+
+    engine: str
+    kills: int
+    moments: dict[str, int]
+    runs: int
+    restarted_tasks: int
+    resumed_tasks: int
+    bytes_lost: int
+
+    def __str__(self) -> str:
+        moments = ", ".join(f"{name} {count}" for name, count in sorted(self.moments.items()))
+        return (
+            f"{self.engine:6} {self.kills:3} kills survived in {self.runs} runs, {self.resumed_tasks} tasks "
+            f"resumed, {self.restarted_tasks} restarted, {self.bytes_lost} bytes lost; killed at: {moments}"
+        )
+
+
+class Endurance:
+    """One engine's runs in one folder."""
+
+    def __init__(self, engine: str, folder: Path) -> None:
+        self.engine, self._folder = engine, folder
+        self._ranks, training = ENGINES[engine]
+        self._base = small_base(folder / "models")
+        self._data = small_data(folder)
+        self._training = {"save_strategy": "steps", "save_steps": SAVE_STEPS, **training}
+        self._log = folder / "log"
+        started = time.monotonic()
+        self._whole = folder / "whole"
+        self._launch(self._whole, None)
+        self._seconds = time.monotonic() - started
+
+    def survive(self, kills: int, seed: int) -> Outcome:
+        """Kill runs until ``kills`` are reached; each run is continued until it is finished, and compared."""
+        chance = random.Random(f"{seed} {self.engine}")
+        moments: Counter[str] = Counter()
+        runs = lost = 0
+        while sum(moments.values()) < kills:
+            runs += 1
+            run = self._folder / f"run-{runs}"
+            finished = False
+            while not finished:
+                enough = sum(moments.values()) >= kills
+                kill = None if enough else Kill.drawn(chance, self._ranks, self._seconds)
+                finished = self._launch(run, kill)
+                if not finished and kill is not None:
+                    moments[kill.moment] += 1
+            lost += self._compare(run)
+        log = self._log.read_text(errors="replace")
+        begun = sum(log.count(f"task {k + 1} of {len(TASKS)}") for k in range(len(TASKS)))
+        resumed = log.count(": resuming after step")
+        restarted = begun - resumed - len(TASKS) * (runs + 1)
+        return Outcome(self.engine, sum(moments.values()), dict(moments), runs, restarted, resumed, lost)
+
+    def _launch(self, run: Path, kill: Kill | None) -> bool:
+        """Type the command; tell whether it came to its end."""
+        values = small_values(self._base, self._data, run, STEPS)
+        values["training"] |= self._training
+        values["method"]["anchor_device"] = "disk"
+        codes = launch(lambda: _command(values), self._ranks, self._log, kill, _LAUNCH_SECONDS)
+        if all(code == 0 for code in codes):
+            return True
+        assert kill is not None, f"{codes}\n{self._log.read_text(errors='replace')[-6000:]}"
+        assert codes[kill.rank] == _SIGKILL, f"{codes}\n{self._log.read_text(errors='replace')[-6000:]}"
+        return False
+
+    def _compare(self, run: Path) -> int:
+        """Check the results, and count bytes of weights that differ."""
+        assert _comparable(run) == _comparable(self._whole)
+        lost = 0
+        for kept in sorted(self._whole.glob("*/model/*.safetensors")):
+            found = run / kept.relative_to(self._whole)
+            pairs = zip(kept.read_bytes(), found.read_bytes(), strict=True)
+            lost += sum(one != other for one, other in pairs)
+        left = [path.name for path in run.glob("[0-9]*-*/*") if path.name != "model"]
+        assert not left, left
+        return lost
+
+
+def _command(values: dict[str, Any]) -> None:
+    run_main(lambda _: print(run_sequence(make_config(values))))
+
+
+def _comparable(run: Path) -> dict[str, Any]:
+    """results.json apart from times, and from peaks of memory, which other launches share out otherwise."""
+    found = json.loads((run / "results.json").read_text())
+    found["cost"] = sorted(found["cost"])
+    for merge in found["merges"]:
+        merge["seconds"] = None
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("engines", nargs="*", default=["plain", "ddp", "zero2", "zero3"])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    for engine in options.engines:
+        with tempfile.TemporaryDirectory() as folder:
+            print(Endurance(engine, Path(folder)).survive(options.kills, options.seed), flush=True)
+
+
+if __name__ == "__main__":
+    main()
