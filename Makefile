@@ -10,7 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Installed first and by exact version, so that no dependency's range pulls a newer build.
 TORCH ?= torch==2.13.0
 
-.PHONY: help setup demo test lint types bench clean
+.PHONY: help setup demo test faults lint types bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,11 @@ lint: $(STAMP)  ## ruff: rules and format
 
 types: $(STAMP)  ## mypy
 	$(BIN)/mypy
+
+faults: $(STAMP)  ## kill runs on every engine, fill disks, damage files: minutes
+	$(BIN)/python -m tests.faults.survive --kills 30 plain
+	$(BIN)/python -m tests.faults.survive --kills 10 ddp zero1 zero2 zero3
+	$(BIN)/python -m pytest -m "slow or not slow" -s tests/faults
 
 bench: $(STAMP)  ## what a merge costs on each engine, next to the recipes in use today
 	$(BIN)/python benchmarks/merge_engines.py

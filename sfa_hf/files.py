@@ -16,8 +16,10 @@ from sfa_hf.errors import ConfigError
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_WORDS = (
     *(os.strerror(code) for code in _NO_ROOM),
-    "file write failed",  # torch.save
+    # torch.save, when a write, its flush and its end fail
     "PytorchStreamWriter failed",
+    "iostream error",
+    "unexpected pos",
 )
 _HASH = "sha256"
 _BLOCK_BYTES = 2**20

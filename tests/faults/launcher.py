@@ -1,4 +1,4 @@
-"""Launches a run on one or several processes and kills it at a chosen moment, without a word of warning.
+"""Launches a run on one or several processes, and kills one, or fills its disk, at a chosen moment.
 
 The processes are forked from one that has imported everything: a launch then takes a second instead of ten.
 Each is a real process with the launcher's environment; SIGKILL leaves it no chance to tidy up.
@@ -8,60 +8,59 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# What a process is doing when a file of this kind is opened for writing, made or renamed.
+# What a process is doing when a file of this kind is opened for writing, made, renamed or removed, and about
+# how often it is in a run of three tasks.
 MOMENTS = {
-    "anchor": "/sfa_anchor/",
-    "checkpoint": "/checkpoint-",
-    "model": "/model.writing",
-    "state": "state.",
-    "records": "/records/",
-    "results": "results.json",
-    "report": "report.html",
-    "config": "config.yaml",
+    "anchor": ("/sfa_anchor/", 5),
+    "checkpoint": ("/checkpoint-", 60),
+    "model": ("/model.writing", 12),
+    "state": ("state.", 40),
+    "records": ("/records/", 12),
+    "results": ("results.json", 5),
+    "report": ("report.html", 5),
+    "config": ("config.yaml", 2),
 }
 _EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 _WRITING = os.O_WRONLY | os.O_RDWR
 _LONGEST_DELAY = 0.2
+_ROOM = 64
 
 
 @dataclass(frozen=True)
-class Kill:
-    """When a process dies.
+class Fault:
+    """What befalls a process, and when.
 
     Attributes:
-        moment: key of :data:`MOMENTS`, or "any" for a time after the start.
-        count: at so many-th event of the moment; seconds after the start for "any".
+        text: part of a file's path; None for a time after the start.
+        count: at so many-th event of such a file; seconds after the start for None.
         delay: seconds after that.
-        rank: which process; the others are killed once it is gone, as a launcher does.
+        rank: which process. The others are killed once it is gone, as a launcher does.
+        full: the disk is full from then on (no file grows beyond 64 bytes); else the process is killed.
     """
 
-    moment: str
-    count: float
-    delay: float
-    rank: int
-
-    @classmethod
-    def drawn(cls, chance: random.Random, ranks: int, seconds: float) -> Kill:
-        """Draw one; ``seconds`` is how long a whole run takes."""
-        moment = chance.choice(["any", "any", *MOMENTS])
-        count = chance.uniform(0.1, seconds) if moment == "any" else chance.randint(1, 12)
-        delay = chance.choice([0.0, chance.uniform(0, _LONGEST_DELAY)])
-        return cls(moment, count, delay, chance.randrange(ranks))
+    text: str | None
+    count: float = 1
+    delay: float = 0.0
+    rank: int = 0
+    full: bool = False
 
     def arm(self) -> None:
         """Wait for the moment in this process."""
-        if self.moment == "any":
-            _die_after(self.count + self.delay)
+        if self.text is None:
+            _after(self.count + self.delay, self._strike)
             return
         seen = 0
 
@@ -70,40 +69,78 @@ class Kill:
             if event in _EVENTS and self._is_it(event, arguments):
                 seen += 1
                 if seen == self.count:
-                    _die_after(self.delay)
+                    _after(self.delay, self._strike)
 
         sys.addaudithook(hear)
 
     def _is_it(self, event: str, arguments: tuple[Any, ...]) -> bool:
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
             return False
-        return any(MOMENTS[self.moment] in str(argument) for argument in arguments[:2])
+        return any(str(self.text) in str(argument) for argument in arguments[:2])
+
+    def _strike(self) -> None:
+        if self.full:
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (_ROOM, hard))
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-def launch(run: Callable[[], None], ranks: int, log: Path, kill: Kill | None, seconds: float) -> list[int]:
+def drawn_kill(chance: random.Random, ranks: int, seconds: float) -> tuple[str, Fault]:
+    """Draw a moment and a kill at it; ``seconds`` is how long a whole run takes."""
+    moment = chance.choice(["any", "any", "checkpoint", *MOMENTS])
+    delay = chance.choice([0.0, chance.uniform(0, _LONGEST_DELAY)])
+    if moment == "any":
+        return moment, Fault(None, chance.uniform(0.1, seconds), delay, chance.randrange(ranks))
+    text, most = MOMENTS[moment]
+    # Every process makes anchors and checkpoints; the rest is the first one's.
+    rank = chance.randrange(ranks) if moment in {"anchor", "checkpoint"} else 0
+    return moment, Fault(text, chance.randint(1, most), delay, rank)
+
+
+def launch(run: Callable[[], None], ranks: int, log: Path, fault: Fault | None, seconds: float) -> list[int]:
     """Fork ``ranks`` processes that call ``run``, and wait for them.
+
+    Args:
+        run: ends by SystemExit.
+        ranks: how many.
+        log: what they print is added to it.
+        fault: what befalls one of them.
+        seconds: they are taken for hung after so long.
 
     Returns:
         Exit codes by rank; minus the signal's number for one that was killed.
     """
     port = _free_port()
-    pids = [
-        _fork(run, _environment(rank, ranks, port), log, kill if kill and kill.rank == rank else None)
-        for rank in range(ranks)
-    ]
+    # Through a pipe: a full disk must not swallow what a process says of it.
+    with log.open("ab") as file, subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file) as cat:
+        assert cat.stdin is not None
+        pids = [
+            _fork(
+                run,
+                _environment(rank, ranks, port),
+                cat.stdin.fileno(),
+                fault if fault and fault.rank == rank else None,
+            )
+            for rank in range(ranks)
+        ]
+        return _wait(pids, time.monotonic() + seconds)
+
+
+def _wait(pids: list[int], deadline: float) -> list[int]:
     codes: dict[int, int] = {}
-    deadline = time.monotonic() + seconds
-    while len(codes) < ranks:
+    late = False
+    while len(codes) < len(pids):
         for pid in set(pids) - set(codes):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
-        if any(codes.values()) or time.monotonic() > deadline:
+        late = time.monotonic() > deadline
+        if any(codes.values()) or late:
             for pid in set(pids) - set(codes):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-    if time.monotonic() > deadline:
-        raise AssertionError(f"still running after {seconds} s:\n{log.read_text(errors='replace')[-4000:]}")
+    assert not late, "a process hung"
     return [codes[pid] for pid in pids]
 
 
@@ -120,28 +157,29 @@ def _environment(rank: int, ranks: int, port: int) -> dict[str, str]:
     }
 
 
-def _fork(run: Callable[[], None], environment: dict[str, str], log: Path, kill: Kill | None) -> int:
+def _fork(run: Callable[[], None], environment: dict[str, str], output: int, fault: Fault | None) -> int:
     pid = os.fork()
     if pid:
         return pid
     try:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         os.environ.update(environment)
-        if kill is not None:
-            kill.arm()
+        if fault is not None:
+            fault.arm()
         run()
     except SystemExit as end:
         os._exit(end.code if isinstance(end.code, int) else 1)
-    finally:
-        os._exit(99)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(99)
 
 
-def _die_after(delay: float) -> None:
+def _after(delay: float, strike: Callable[[], None]) -> None:
     if delay <= 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
+        strike()
+        return
+    timer = threading.Timer(delay, strike)
     timer.daemon = True
     timer.start()
 

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import deepspeed  # noqa: F401 - imported before the processes are forked, once
 import transformers.trainer  # noqa: F401
 
-from sfa_hf.cli import run_main
+from sfa_hf.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM, run_main
 from sfa_hf.sequence import make_config, run_sequence
-from tests.faults.launcher import Kill, launch
+from tests.faults.launcher import Fault, drawn_kill, launch
 from tests.sequence.small_run import TASKS, small_base, small_data, small_values
 
 STEPS, SAVE_STEPS = 9, 2
@@ -65,10 +65,10 @@ class Endurance:
         self._base = small_base(folder / "models")
         self._data = small_data(folder)
         self._training = {"save_strategy": "steps", "save_steps": SAVE_STEPS, **training}
-        self._log = folder / "log"
+        self.log = folder / "log"
         started = time.monotonic()
-        self._whole = folder / "whole"
-        self._launch(self._whole, None)
+        self.whole = folder / "whole"
+        self.launch(self.whole, None)
         self._seconds = time.monotonic() - started
 
     def survive(self, kills: int, seed: int) -> Outcome:
@@ -82,35 +82,39 @@ class Endurance:
             finished = False
             while not finished:
                 enough = sum(moments.values()) >= kills
-                kill = None if enough else Kill.drawn(chance, self._ranks, self._seconds)
-                finished = self._launch(run, kill)
-                if not finished and kill is not None:
-                    moments[kill.moment] += 1
-            lost += self._compare(run)
-        log = self._log.read_text(errors="replace")
+                moment, kill = drawn_kill(chance, self._ranks, self._seconds)
+                code = self.launch(run, None if enough else kill)
+                finished = code == 0
+                moments[moment] += not finished
+            lost += self.compare(run)
+        log = self.said()
         begun = sum(log.count(f"task {k + 1} of {len(TASKS)}") for k in range(len(TASKS)))
         resumed = log.count(": resuming after step")
         restarted = begun - resumed - len(TASKS) * (runs + 1)
         return Outcome(self.engine, sum(moments.values()), dict(moments), runs, restarted, resumed, lost)
 
-    def _launch(self, run: Path, kill: Kill | None) -> bool:
-        """Type the command; tell whether it came to its end."""
+    def launch(self, run: Path, fault: Fault | None) -> int:
+        """Type the command; give the exit code of the process that the fault befell, or 0."""
         values = small_values(self._base, self._data, run, STEPS)
         values["training"] |= self._training
         values["method"]["anchor_device"] = "disk"
-        codes = launch(lambda: _command(values), self._ranks, self._log, kill, _LAUNCH_SECONDS)
-        if all(code == 0 for code in codes):
-            return True
-        assert kill is not None, f"{codes}\n{self._log.read_text(errors='replace')[-6000:]}"
-        assert codes[kill.rank] == _SIGKILL, f"{codes}\n{self._log.read_text(errors='replace')[-6000:]}"
-        return False
+        codes = launch(lambda: _command(values), self._ranks, self.log, fault, _LAUNCH_SECONDS)
+        if not any(codes):
+            return 0
+        code = codes[fault.rank] if fault else None
+        assert code in {_SIGKILL, EXIT_NO_ROOM, EXIT_BAD_INPUT}, f"{codes}\n{self.said()[-6000:]}"
+        return int(code)
 
-    def _compare(self, run: Path) -> int:
+    def said(self) -> str:
+        """What all launches printed."""
+        return self.log.read_text(errors="replace")
+
+    def compare(self, run: Path) -> int:
         """Check the results, and count bytes of weights that differ."""
-        assert _comparable(run) == _comparable(self._whole)
+        assert _comparable(run) == _comparable(self.whole)
         lost = 0
-        for kept in sorted(self._whole.glob("*/model/*.safetensors")):
-            found = run / kept.relative_to(self._whole)
+        for kept in sorted(self.whole.glob("*/model/*.safetensors")):
+            found = run / kept.relative_to(self.whole)
             pairs = zip(kept.read_bytes(), found.read_bytes(), strict=True)
             lost += sum(one != other for one, other in pairs)
         left = [path.name for path in run.glob("[0-9]*-*/*") if path.name != "model"]
