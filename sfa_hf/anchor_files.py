@@ -77,6 +77,10 @@ class AnchorFiles:
                 problem = f"{self._source} has {shard.name} of shape {shape}, the model {list(shard.shape)}"
                 raise ConfigError("anchor", problem, _SAME_MODEL)
 
+    def renames(self, name: str) -> bool:
+        """Whether a parameter has another name in the files than in the model."""
+        return self._find(name).key not in self._aliases[name]
+
     def read(self, shard: Shard) -> Tensor:
         """Read one shard's values: whole rows from the file, then trimmed to the slice."""
         stored, size = self._find(shard.name), shard.data.numel()
@@ -107,9 +111,8 @@ class AnchorFiles:
     def _tensors(self, source: str) -> Iterator[tuple[str, _Stored]]:
         paths = _locate(source)
         if not Path(source).expanduser().is_dir():
-            self.revision = paths[
-                0
-            ].parent.name  # the cache keeps each commit's files in a folder of its name
+            # The cache keeps each commit's files in a folder of its name.
+            self.revision = paths[0].parent.name
         for path in paths:
             file = _open(path)
             for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping

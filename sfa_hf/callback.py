@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -20,6 +21,7 @@ from sfa_hf.anchoring import ANCHOR_DTYPES, AnchorTaker, recorded_anchor
 from sfa_hf.engines.optimizers import keeps_moments
 from sfa_hf.errors import ConfigError
 from sfa_hf.merge import Merged, merge
+from sfa_hf.resumed import load_what_was_left
 from sfa_hf.rules import TRAINING_RULES
 from sfa_hf.trainer_log import TrainerLog
 
@@ -122,6 +124,10 @@ class SFACallback(TrainerCallback, ExportableState):
         self._last_merge = 0
         self._log = TrainerLog()
         self._check_start(model, optimizer)
+        if state.global_step > 0:
+            load_what_was_left(
+                self._engine, model, Path(str(args.output_dir), f"checkpoint-{state.global_step}")
+            )
         self._take_anchor(model, args, state)
 
     def on_pre_optimizer_step(

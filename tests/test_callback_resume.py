@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
-from transformers import Trainer, TrainerCallback
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainerCallback
 
 from sfa_hf import SFACallback
 from sfa_hf.errors import ConfigError
-from tests.tiny_training import tiny_model, train, weights
+from tests.tiny_training import VOCABULARY, tiny_model, train, weights
 
 CHECKPOINTS: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5}
 
@@ -163,6 +164,23 @@ def test_a_checkpoint_of_a_training_without_an_anchor(tmp_path: Path, caplog) ->
     assert "on trust" in caplog.text
     saved = json.loads((tmp_path / "checkpoint-8" / "trainer_state.json").read_text())
     assert saved["stateful_callbacks"]["SFACallback"]["attributes"]["anchor_record"]["fingerprint"]
+
+
+def tiny_neox(seed: int) -> GPTNeoXForCausalLM:
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
+    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=VOCABULARY, max_position_embeddings=32, **sizes))
+
+
+def test_tensors_that_the_trainer_does_not_find_in_a_checkpoint_are_loaded(tmp_path: Path, caplog) -> None:
+    """GPT-NeoX's output head is ``embed_out`` in files and ``lm_head`` in memory."""
+    whole = train(tmp_path, [SFACallback()], model=tiny_neox(0), **CHECKPOINTS)
+    checkpoint = str(tmp_path / "checkpoint-5")
+    resumed = train(
+        tmp_path, [SFACallback()], model=tiny_neox(1), resume_from_checkpoint=checkpoint, **CHECKPOINTS
+    )
+    assert_same(resumed, whole)
+    assert "resumed without lm_head.weight" in caplog.text
 
 
 def test_two_callbacks_of_one_training_each_keep_their_anchor(tmp_path: Path) -> None:

@@ -1,9 +1,16 @@
-"""Loading a model under ZeRO-3, so that no process ever holds it whole."""
+"""A model under ZeRO-3 from its loading on: no process ever holds it whole."""
 
 from __future__ import annotations
 
 import torch.distributed
+from torch import nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+
+def saved_bytes(model: nn.Module) -> int:
+    """Bytes that a model's weights take in files; under ZeRO-3 those of all processes."""
+    weights = model.parameters()  # tied ones once, as in files
+    return sum(getattr(weight, "ds_numel", weight.numel()) * weight.element_size() for weight in weights)
 
 
 def join_deepspeed() -> None:

@@ -9,10 +9,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from sfa_hf.engines.zero_init import saved_bytes
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import evaluate_task
 from sfa_hf.files import write_json
@@ -21,12 +23,13 @@ from sfa_hf.models import resolve_model
 from sfa_hf.reports import write_report
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import note_peaks, timed
+from sfa_hf.sequence.disk import check_room, disk_need, safetensors_bytes
 from sfa_hf.sequence.preemption import Preemption
 from sfa_hf.sequence.results import results
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
 from sfa_hf.sequence.sealed import damage, seal
 from sfa_hf.sequence.stage import Trained, collect, loaded, placed, trained
-from sfa_hf.sequence.training import training_arguments
+from sfa_hf.sequence.training import checkpoints_kept, training_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,8 @@ class _Run:
                 self.base = self._base_model()
                 if self.continued:
                     logger.info("continuing %s after %d trained tasks", self.folder.path, self.state.trained)
+                if self.state.trained:
+                    self._check_room(safetensors_bytes(self._weights(self.state.trained)), self._arguments(0))
                 for row in range(self.state.evaluated, last + 1):
                     self._fill(row)
         return self.folder.results_file
@@ -109,6 +114,7 @@ class _Run:
         arguments = self._arguments(max(row - 1, 0))
         model, tokenizer = loaded(self._weights(row), self.config.model.dtype)
         if row == 0:
+            self._check_room(saved_bytes(model), arguments)
             self._create()  # only now: a model that cannot be loaded leaves nothing behind
         self._score(placed(model, arguments), tokenizer, row)
         del model
@@ -189,6 +195,12 @@ class _Run:
 
     def _results(self) -> dict[str, Any]:
         return results(self.config.resolved, self.state)
+
+    def _check_room(self, model_bytes: int, arguments: TrainingArguments) -> None:
+        tasks = len(self.config.tasks) - self.state.trained
+        itemsize = getattr(torch, self.config.model.dtype).itemsize
+        kept = max(map(checkpoints_kept, self.config.training))
+        check_room(self.folder.path, disk_need(model_bytes, itemsize, tasks, kept, arguments))
 
     def _create(self) -> None:
         self.processes.wait_for_everyone()

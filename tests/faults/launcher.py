@@ -48,7 +48,8 @@ class Fault:
         count: at so many-th event of such a file; seconds after the start for None.
         delay: seconds after that.
         rank: which process. The others are killed once it is gone, as a launcher does.
-        full: the disk is full from then on (no file grows beyond 64 bytes); else the process is killed.
+        full: the disk is full from then on (no file grows beyond 64 bytes); else a signal is sent.
+        number: the signal's; SIGKILL unless told.
     """
 
     text: str | None
@@ -56,6 +57,7 @@ class Fault:
     delay: float = 0.0
     rank: int = 0
     full: bool = False
+    number: int = signal.SIGKILL
 
     def arm(self) -> None:
         """Wait for the moment in this process."""
@@ -83,7 +85,7 @@ class Fault:
             _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (_ROOM, hard))
         else:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
 
 def drawn_kill(chance: random.Random, ranks: int, seconds: float) -> tuple[str, Fault]:
@@ -105,7 +107,7 @@ def launch(run: Callable[[], None], ranks: int, log: Path, fault: Fault | None, 
         run: ends by SystemExit.
         ranks: how many.
         log: what they print is added to it.
-        fault: what befalls one of them.
+        fault: what befalls one of them. If it is killed, so are the others; else they end by themselves.
         seconds: they are taken for hung after so long.
 
     Returns:
@@ -136,7 +138,7 @@ def _wait(pids: list[int], deadline: float) -> list[int]:
             if done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
         late = time.monotonic() > deadline
-        if any(codes.values()) or late:
+        if -signal.SIGKILL in codes.values() or late:
             for pid in set(pids) - set(codes):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
@@ -164,6 +166,7 @@ def _fork(run: Callable[[], None], environment: dict[str, str], output: int, fau
     try:
         os.dup2(output, 1)
         os.dup2(output, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
         os.environ.update(environment)
         if fault is not None:
             fault.arm()

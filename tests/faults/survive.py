@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import deepspeed  # noqa: F401 - imported before the processes are forked, once
 import transformers.trainer  # noqa: F401
 
-from sfa_hf.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM, run_main
+from sfa_hf.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM, EXIT_PREEMPTED, run_main
 from sfa_hf.sequence import make_config, run_sequence
 from tests.faults.launcher import Fault, drawn_kill, launch
 from tests.sequence.small_run import TASKS, small_base, small_data, small_values
@@ -102,7 +102,9 @@ class Endurance:
         if not any(codes):
             return 0
         code = codes[fault.rank] if fault else None
-        assert code in {_SIGKILL, EXIT_NO_ROOM, EXIT_BAD_INPUT}, f"{codes}\n{self.said()[-6000:]}"
+        assert code in {_SIGKILL, EXIT_NO_ROOM, EXIT_BAD_INPUT, EXIT_PREEMPTED}, (
+            f"{codes}\n{self.said()[-6000:]}"
+        )
         return int(code)
 
     def said(self) -> str:

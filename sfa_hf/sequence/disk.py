@@ -1,0 +1,87 @@
+"""The room that a run takes on the disk: said before it begins, and checked."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import SaveStrategy
+
+from sfa_hf.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_ADAM_BYTES = 8
+"""Two fp32 moments a parameter."""
+_MASTER_BYTES = 4
+"""DeepSpeed's fp32 weights, beside the ones of the model."""
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """What is still to be written, at its largest.
+
+    Attributes:
+        model: bytes of one saved model.
+        checkpoint: bytes of one checkpoint: model, and optimizer with Adam's moments.
+        models: how many tasks are still to be trained.
+        checkpoints: how many are there at once: those kept, and the one that is being written.
+    """
+
+    model: int
+    checkpoint: int
+    models: int
+    checkpoints: int
+
+    @property
+    def total(self) -> int:
+        return self.models * self.model + self.checkpoints * self.checkpoint
+
+    def __str__(self) -> str:
+        models = f"{self.models} models of {_gib(self.model)}"
+        checkpoints = f"{self.checkpoints} checkpoints of about {_gib(self.checkpoint)}"
+        return f"about {_gib(self.total)} of disk ({models}, {checkpoints} while a task trains)"
+
+
+def disk_need(
+    model_bytes: int, itemsize: int, tasks: int, kept: int, arguments: TrainingArguments
+) -> DiskNeed:
+    """Work out what a run needs.
+
+    Args:
+        model_bytes: of one saved model.
+        itemsize: bytes of one of its weights.
+        tasks: still to be trained.
+        kept: checkpoints kept of a task in training.
+        arguments: of a task.
+    """
+    saves = arguments.save_strategy != SaveStrategy.NO
+    optimizer = _ADAM_BYTES + (_MASTER_BYTES + itemsize if arguments.deepspeed_plugin else 0)
+    checkpoint = model_bytes + model_bytes // itemsize * optimizer
+    return DiskNeed(model_bytes, checkpoint, tasks, kept + 1 if saves and tasks else 0)
+
+
+def safetensors_bytes(folder: str) -> int:
+    """Bytes of a saved model's weights."""
+    return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+
+
+def check_room(output_dir: Path, need: DiskNeed) -> None:
+    """Log what is needed and what is free.
+
+    Raises:
+        ConfigError: there is less.
+    """
+    place = next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    logger.info("%s; %s are free", need, _gib(free))
+    if free < need.total:
+        right = "more room, fewer training.save_total_limit, or training.save_strategy=no"
+        raise ConfigError("output_dir", f"{output_dir} needs {need} and has {_gib(free)}", right)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.1f} MiB"
