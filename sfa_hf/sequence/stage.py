@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.integrations.deepspeed import deepspeed_init, is_deepspeed_zero3_enabled
 
 from sfa_hf import engines
+from sfa_hf.engines.compute_copy import cast_as_deepspeed
 from sfa_hf.engines.zero_init import join_deepspeed
 from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
@@ -128,8 +129,9 @@ def placed(model: PreTrainedModel, arguments: TrainingArguments) -> nn.Module:
         trainer.accelerator.prepare(model)
         return model
     if trainer.is_deepspeed_enabled:
-        low = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
-        return model.to(arguments.device, dtype=low)
+        if arguments.bf16 or arguments.fp16:
+            cast_as_deepspeed(model, torch.bfloat16 if arguments.bf16 else torch.float16)
+        return model.to(arguments.device)
     return trainer.accelerator.prepare_model(model, evaluation_mode=True)
 
 

@@ -113,7 +113,8 @@ class Endurance:
 
     def compare(self, run: Path) -> int:
         """Check the results, and count bytes of weights that differ."""
-        assert _comparable(run) == _comparable(self.whole)
+        different = _differences(_comparable(self.whole), _comparable(run))
+        assert not different, different
         lost = 0
         for kept in sorted(self.whole.glob("*/model/*.safetensors")):
             found = run / kept.relative_to(self.whole)
@@ -135,6 +136,16 @@ def _comparable(run: Path) -> dict[str, Any]:
     for merge in found["merges"]:
         merge["seconds"] = None
     return found
+
+
+def _differences(whole: Any, found: Any, place: str = "results") -> list[str]:
+    """Where two JSON values differ, and how."""
+    if isinstance(whole, dict) and isinstance(found, dict) and whole.keys() == found.keys():
+        return [text for key in whole for text in _differences(whole[key], found[key], f"{place}.{key}")]
+    if isinstance(whole, list) and isinstance(found, list) and len(whole) == len(found):
+        pairs = enumerate(zip(whole, found, strict=True))
+        return [text for i, (one, two) in pairs for text in _differences(one, two, f"{place}[{i}]")]
+    return [] if whole == found else [f"{place}: {whole} in the whole run, {found} in the continued one"]
 
 
 def main() -> None:
