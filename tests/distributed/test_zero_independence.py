@@ -1,4 +1,4 @@
-"""The same run on 1, 2 and 3 processes and under every stage ends in the same weights."""
+"""The same run on 1, 2 and 3 processes, under every ZeRO stage and FSDP2, ends in the same weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from harness import run_ranks
 from torch import Tensor
-from zero_rows import Row, batch, full_masters, initial_model, loss_of, quiet_deepspeed, start, train_step
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from zero_rows import (
+    Row,
+    batch,
+    full_masters,
+    initial_model,
+    loss_of,
+    parameter_groups,
+    quiet_deepspeed,
+    start,
+    train_step,
+)
 
 from sfa_hf.anchor import Anchor
 from sfa_hf.engines import Engine, attach
@@ -40,7 +53,8 @@ def _error(found: Tensor, expected: Tensor) -> float:
 
 def train_in_rows() -> dict[str, dict[str, Any]]:
     with quiet_deepspeed():
-        return {row.label(): _trained(row) for row in ROWS}
+        found = {row.label(): _trained(row) for row in ROWS}
+        return {**found, "fsdp2": _trained_under_fsdp2()}
 
 
 def _trained(row: Row) -> dict[str, Any]:
@@ -49,11 +63,34 @@ def _trained(row: Row) -> dict[str, Any]:
     anchor, drifts = _anchor(engine), []
     for step in range(STEPS):
         train_step(deepspeed_engine, row, step, GLOBAL_BATCH)
-        if (step + 1) % MERGE_EVERY == 0:
-            merged = merge(engine, engine.shards(), anchor, rule=average, beta=BETA, seed=(0,))
-            drifts += [merged.drift_before, merged.drift_after]
+        drifts += _merged_drifts(engine, anchor, step)
     masters = full_masters(deepspeed_engine, row)
     return {"weights": {name: weight.tolist() for name, weight in masters.items()}, "drifts": drifts}
+
+
+def _trained_under_fsdp2() -> dict[str, Any]:
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    model = fully_shard(initial_model(ROWS[0]), mesh=mesh)
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=LEARNING_RATE)
+    engine = attach(model, optimizer)
+    anchor, drifts = _anchor(engine), []
+    share = GLOBAL_BATCH // dist.get_world_size()
+    own = slice(share * dist.get_rank(), share * (dist.get_rank() + 1))
+    for step in range(STEPS):
+        tokens, labels = batch(16 * step, GLOBAL_BATCH)
+        optimizer.zero_grad()
+        loss_of(model, tokens[own], labels[own]).backward()
+        optimizer.step()
+        drifts += _merged_drifts(engine, anchor, step)
+    weights = {name: p.full_tensor().tolist() for name, p in model.named_parameters() if p.requires_grad}
+    return {"weights": weights, "drifts": drifts}
+
+
+def _merged_drifts(engine: Engine, anchor: Anchor, step: int) -> list[float]:
+    if (step + 1) % MERGE_EVERY:
+        return []
+    merged = merge(engine, engine.shards(), anchor, rule=average, beta=BETA, seed=(0,))
+    return [merged.drift_before, merged.drift_after]
 
 
 def _anchor(engine: Engine) -> Anchor:

@@ -132,12 +132,12 @@ def start(row: Row, lr: float = 1e-2, extra: dict[str, Any] | None = None) -> An
     with deepspeed.zero.Init(config_dict_or_path=config, enabled=row.zero_init):
         model = initial_model(row)
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=OPTIMIZERS[row.optimizer](_groups(model), lr=lr), config=config
+        model=model, optimizer=OPTIMIZERS[row.optimizer](parameter_groups(model), lr=lr), config=config
     )
     return engine
 
 
-def _groups(model: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Two parameter groups: matrices decay, the rest does not."""
     matrices: dict[str, Any] = {"params": [], "weight_decay": 0.1}
     rest: dict[str, Any] = {"params": [], "weight_decay": 0.0}

@@ -6,6 +6,7 @@ Each is a real process with the launcher's environment; SIGKILL leaves it no cha
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import resource
@@ -126,10 +127,13 @@ def launch(run: Callable[[], None], ranks: int, log: Path, fault: Fault | None, 
             )
             for rank in range(ranks)
         ]
-        return _wait(pids, time.monotonic() + seconds)
+        codes = _wait(pids, time.monotonic() + seconds)
+    assert codes is not None, f"a process hung:\n{log.read_text(errors='replace')[-12000:]}"
+    return codes
 
 
-def _wait(pids: list[int], deadline: float) -> list[int]:
+def _wait(pids: list[int], deadline: float) -> list[int] | None:
+    """Exit codes; None if a process hung."""
     codes: dict[int, int] = {}
     late = False
     while len(codes) < len(pids):
@@ -137,13 +141,15 @@ def _wait(pids: list[int], deadline: float) -> list[int]:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
-        late = time.monotonic() > deadline
-        if -signal.SIGKILL in codes.values() or late:
+        if not late and time.monotonic() > deadline:
+            late = True
+            for pid in set(pids) - set(codes):
+                os.kill(pid, signal.SIGABRT)  # faulthandler tells where it hangs
+        if -signal.SIGKILL in codes.values():
             for pid in set(pids) - set(codes):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-    assert not late, "a process hung"
-    return [codes[pid] for pid in pids]
+    return None if late else [codes[pid] for pid in pids]
 
 
 def _environment(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -167,6 +173,7 @@ def _fork(run: Callable[[], None], environment: dict[str, str], output: int, fau
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+        faulthandler.enable()
         os.environ.update(environment)
         if fault is not None:
             fault.arm()
