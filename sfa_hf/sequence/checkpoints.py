@@ -14,6 +14,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.errors import ConfigError
+from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.sequence.sealed import damage, read_facts, seal
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def newest_whole(folder: Path) -> Checkpoint | None:
 
 
 def _newest_whole(folder: Path) -> Checkpoint | None:
-    for step, path in _checkpoints(folder):
+    for step, path in from_first_process(lambda: _checkpoints(folder)):
         if problem := damage(path):
             logger.warning("skipping %s: %s", path, problem)
         else:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 from sfa_hf.engines.zero_init import saved_bytes
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import evaluate_task
+from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.files import write_json
 from sfa_hf.methods import Stage
 from sfa_hf.models import resolve_model
@@ -188,10 +189,13 @@ class _Run:
 
     def _restore_results(self) -> None:
         """Write again what a crash kept from being written, or what was damaged since."""
+        if from_first_process(self._results_differ):
+            self._write_results()
+
+    def _results_differ(self) -> bool:
         wanted = {key: value for key, value in self._results().items() if key != "versions"}
         found = self.folder.read_results()
-        if not self.folder.has_report or {key: found.get(key) for key in wanted} != wanted:
-            self._write_results()
+        return not self.folder.has_report or {key: found.get(key) for key in wanted} != wanted
 
     def _results(self) -> dict[str, Any]:
         return results(self.config.resolved, self.state)
