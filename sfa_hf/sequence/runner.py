@@ -14,6 +14,7 @@ from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from sfa_hf.engines.build_locks import warn_of_build_locks
 from sfa_hf.engines.zero_init import saved_bytes
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import evaluate_task
@@ -73,6 +74,7 @@ class _Run:
         found = None if config.overwrite else self.folder.read()
         self.state = found or RunState()
         self.continued = found is not None
+        warn_of_build_locks()
         self._arguments(0)  # refuses values that do not go together, and starts the process group
         self.processes = joined_processes()
         self.preemption = Preemption()

@@ -17,8 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import deepspeed  # noqa: F401 - imported before the processes are forked, once
-import transformers.trainer  # noqa: F401
+import transformers.trainer  # noqa: F401 - imported before the processes are forked, once
+from deepspeed.accelerator import get_accelerator
 
 from sfa_hf.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM, EXIT_PREEMPTED, run_main
 from sfa_hf.sequence import make_config, run_sequence
@@ -62,6 +62,10 @@ class Endurance:
     def __init__(self, engine: str, folder: Path) -> None:
         self.engine, self._folder = engine, folder
         self._ranks, training = ENGINES[engine]
+        if "deepspeed" in training:
+            # Loaded before processes are forked: one killed while it loads an op leaves torch's lock behind,
+            # and every later one waits for it.
+            get_accelerator().create_op_builder("ShareMemCommBuilder").load(verbose=False)
         self._base = small_base(folder / "models")
         self._data = small_data(folder)
         self._training = {"save_strategy": "steps", "save_steps": SAVE_STEPS, **training}

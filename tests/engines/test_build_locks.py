@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sfa_hf.engines.build_locks import warn_of_build_locks
+
+
+def test_a_lock_that_was_left_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    warn_of_build_locks()
+    assert not caplog.records
+    (tmp_path / "deepspeed_shm_comm").mkdir()
+    (tmp_path / "deepspeed_shm_comm" / "lock").touch()
+    warn_of_build_locks()
+    assert str(tmp_path / "deepspeed_shm_comm" / "lock") in caplog.text
