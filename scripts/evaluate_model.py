@@ -99,7 +99,8 @@ def find_tasks(options: Options) -> list[Task]:
     for position, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:position]]:
             raise ConfigError("task", f"two tasks are named {task.name!r}", "a name of its own for each task")
-        task.heldout_rows()  # a bad file is found before the model is loaded
+        # a bad file is found before the model is loaded
+        task.heldout_rows(few_shot=options.evaluation.few_shot)
     return tasks
 
 

@@ -10,6 +10,7 @@ class EvaluationOptions(BaseModel):
 
     Attributes:
         limit: score at most so many held-out rows of each task (a fixed random subset); None: all.
+        few_shot: worked examples before each prompt, instead of what the task files say; None: as they say.
         batch_size: sequences in one forward pass. Batches are shared among the processes whole, so a task
             needs at least batch_size x processes rows to keep all of them busy.
         records: also write what the model answered to every row.
@@ -19,6 +20,7 @@ class EvaluationOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int | None = Field(default=None, gt=0)
+    few_shot: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=32, gt=0)
     records: bool = True
     progress: bool | None = None
