@@ -5,6 +5,28 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class LmEvalOptions(BaseModel):
+    """Tasks of the lm-evaluation-harness, evaluated on each saved model.
+
+    Attributes:
+        tasks: their names, groups and tags among them.
+        num_fewshot: worked examples; None: as each task says.
+        limit: first rows of each task; None: all.
+        batch_size: None: as for the other tasks.
+        include_path: folder of further task files.
+        processes: how many share the rows, on the first machine; None: as many as train there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tasks: list[str] = Field(min_length=1)
+    num_fewshot: int | None = Field(default=None, ge=0)
+    limit: int | None = Field(default=None, gt=0)
+    batch_size: int | None = Field(default=None, gt=0)
+    include_path: str | None = None
+    processes: int | None = Field(default=None, gt=0)
+
+
 class EvaluationOptions(BaseModel):
     """How much is scored, and how fast.
 
@@ -15,6 +37,7 @@ class EvaluationOptions(BaseModel):
             needs at least batch_size x processes rows to keep all of them busy.
         records: also write what the model answered to every row.
         progress: show a progress bar; None: where standard error is a terminal.
+        lm_eval: tasks of the lm-evaluation-harness to evaluate each saved model on; None: none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,3 +47,4 @@ class EvaluationOptions(BaseModel):
     batch_size: int = Field(default=32, gt=0)
     records: bool = True
     progress: bool | None = None
+    lm_eval: LmEvalOptions | None = None

@@ -7,6 +7,7 @@ import os
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from torch import nn
@@ -14,12 +15,14 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import evaluate_task
+from sfa_hf.evaluation.harness import check_tasks
 from sfa_hf.files import folder_bytes, write_json
 from sfa_hf.methods import Stage
 from sfa_hf.models import resolve_model
 from sfa_hf.reports import write_report
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import note_peaks, timed
+from sfa_hf.sequence.folder_results import from_files, harness
 from sfa_hf.sequence.results import results
 from sfa_hf.sequence.run_folder import RunFolder, RunState
 from sfa_hf.sequence.stage import Trained, collect, loaded, placed, trained
@@ -60,8 +63,11 @@ class _Run:
     def __init__(self, config: RunConfig) -> None:
         for task in config.tasks:
             task.check()
+        if config.evaluation.lm_eval is not None:
+            check_tasks(config.evaluation.lm_eval)
         self.config = config
         self.folder = RunFolder(config.output_dir, config.resolved)
+        self.lm_eval = harness(self.folder, config)
         found = None if config.overwrite else self.folder.read()
         self.state = found or RunState()
         self.continued = found is not None
@@ -71,14 +77,16 @@ class _Run:
 
     def run(self) -> Path:
         last = len(self.config.tasks)
-        if self.state.evaluated > last:
+        if self.state.evaluated > last and not self._missing_in_lm_eval():
             logger.info("%s is finished; nothing to do", self.folder.path)
         else:
             self.base = self._base_model()
             if self.continued:
                 logger.info("continuing %s after %d trained tasks", self.folder.path, self.state.trained)
+            self._score_by_lm_eval()
             for row in range(self.state.evaluated, last + 1):
                 self._fill(row)
+                self._score_by_lm_eval()
         return self.folder.path / "results.json"
 
     def _fill(self, row: int) -> None:
@@ -153,9 +161,24 @@ class _Run:
         if self.processes.is_main_process:
             self.state.cost["stored_bytes"] = folder_bytes(self.folder.path)
             self.folder.write(self.state)
-            write_json(self.folder.path / "results.json", results(self.config.resolved, self.state))
+            write_json(self.folder.path / "results.json", self._results())
             write_report(self.folder.path)
         self.processes.wait_for_everyone()
+
+    def _results(self) -> dict[str, Any]:
+        return results(self.config.resolved, self.state, from_files(self.folder, self.config, self.state))
+
+    def _missing_in_lm_eval(self) -> list[int]:
+        return [] if self.lm_eval is None else self.lm_eval.missing(self.state.evaluated)
+
+    def _score_by_lm_eval(self) -> None:
+        """Evaluate the saved models that lm-eval has not seen yet."""
+        for row in self._missing_in_lm_eval():
+            assert self.lm_eval is not None
+            logger.info("lm-eval, after %d tasks", row)
+            with timed(self.state.cost, "eval_seconds"):
+                self.lm_eval.evaluate(self._weights(row), self.lm_eval.file(row))
+            self._write()
 
     def _create(self) -> None:
         self.processes.wait_for_everyone()
