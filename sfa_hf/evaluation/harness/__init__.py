@@ -7,5 +7,6 @@ training.
 
 from sfa_hf.evaluation.harness.check import check_tasks
 from sfa_hf.evaluation.harness.launch import Harness
+from sfa_hf.evaluation.harness.table import lm_eval_table
 
-__all__ = ["Harness", "check_tasks"]
+__all__ = ["Harness", "check_tasks", "lm_eval_table"]
