@@ -27,20 +27,22 @@ def check_tasks(options: LmEvalOptions) -> None:
         raise ConfigError(
             f"{KEY}.include_path", f"there is no folder {options.include_path}", "a folder of task files"
         )
-    known = _known(options.include_path)
+    known = _known(options.include_path, defaults=False)
+    if not known >= set(options.tasks):
+        known |= _known(None, defaults=True)  # reading all files of lm-eval takes seconds
     for task in options.tasks:
         if task not in known:
             raise ConfigError(f"{KEY}.tasks", f"lm-eval has no task '{task}'", _meant(task, known))
 
 
-def _known(include_path: str | None) -> list[str]:
-    """Names of all tasks, groups and tags; reading their files takes seconds."""
+def _known(include_path: str | None, *, defaults: bool) -> set[str]:
+    """Names of tasks, groups and tags: those in the folder, or lm-eval's own."""
     from lm_eval.tasks import TaskManager  # noqa: PLC0415 - an optional dependency
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    return list(TaskManager(include_path=include_path).all_tasks)
+    return set(TaskManager(include_path=include_path, include_defaults=defaults).all_tasks)
 
 
-def _meant(task: str, known: list[str]) -> str:
-    alike = [each for each in known if task in each][:_MOST_NAMES_SHOWN]
+def _meant(task: str, known: set[str]) -> str:
+    alike = [each for each in sorted(known) if task in each][:_MOST_NAMES_SHOWN]
     return f"known are e.g. {', '.join(alike)}" if alike else nearest(task, known)
