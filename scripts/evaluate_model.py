@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sfa_hf.cli import is_first_process, run_main
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions, LmEvalOptions, TaskScore, evaluate_task, score_table
-from sfa_hf.evaluation.harness import Harness, check_tasks, lm_eval_table
+from sfa_hf.evaluation.harness import Harness, check_lm_eval, lm_eval_table
 from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.files import read_json, write_json
 from sfa_hf.models import load_model, resolve_model
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
     options = checked(parse_overrides(arguments[1:]))
     tasks = find_tasks(options)
     if options.evaluation.lm_eval is not None:
-        check_tasks(options.evaluation.lm_eval)
+        check_lm_eval(options.evaluation.lm_eval)
     state = PartialState(cpu=not torch.cuda.is_available())
     try:
         where = resolve_model(arguments[0])

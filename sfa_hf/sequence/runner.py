@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import evaluate_task
-from sfa_hf.evaluation.harness import check_tasks
+from sfa_hf.evaluation.harness import check_lm_eval
 from sfa_hf.files import folder_bytes, write_json
 from sfa_hf.methods import Stage
 from sfa_hf.models import resolve_model
@@ -64,7 +64,7 @@ class _Run:
         for task in config.tasks:
             task.check()
         if config.evaluation.lm_eval is not None:
-            check_tasks(config.evaluation.lm_eval)
+            check_lm_eval(config.evaluation.lm_eval)
         self.config = config
         self.folder = RunFolder(config.output_dir, config.resolved)
         self.lm_eval = harness(self.folder, config)

@@ -36,8 +36,8 @@ class DataSource(_Strict):
         name: the Hub dataset's configuration.
         split: which split of a Hub dataset, a dataset folder or generated rows ("train" or "test").
         revision: the Hub dataset's commit, branch or tag.
-        where: keep the rows whose column has this value, or one of these values; or the rows for which a
-            Jinja expression over the columns holds, e.g. ``"not unfair"``.
+        where: keep the rows whose column has this value, or one of these values.
+        only_if: Jinja expression over the columns, e.g. ``"not unfair"``: keep the rows for which it holds.
         max_chars: keep the rows whose prompt and target together have at most this many characters.
         shuffle: take the rows in a random order drawn from ``seed`` (before ``limit``).
         limit: keep the first so many rows.
@@ -52,7 +52,8 @@ class DataSource(_Strict):
     name: str | None = None
     split: str | None = None
     revision: str | None = None
-    where: dict[str, Scalar | list[Scalar]] | str = {}
+    where: dict[str, Scalar | list[Scalar]] = {}
+    only_if: str | None = None
     max_chars: int | None = Field(default=None, gt=0)
     shuffle: bool = False
     limit: int | None = Field(default=None, gt=0)
@@ -68,12 +69,10 @@ class DataSource(_Strict):
         check_template(value, of_list=info.field_name == "choices")
         return value
 
-    @field_validator("where")
+    @field_validator("only_if")
     @classmethod
-    def _condition_parses(
-        cls, value: dict[str, Scalar | list[Scalar]] | str
-    ) -> dict[str, Scalar | list[Scalar]] | str:
-        if isinstance(value, str):
+    def _condition_parses(cls, value: str | None) -> str | None:
+        if value is not None:
             Condition(value)
         return value
 

@@ -26,10 +26,13 @@ from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.hub import from_hub
 from sfa_hf.tasks.config import DataSource
 from sfa_hf.tasks.generated import GENERATORS, generate
-from sfa_hf.tasks.selection import NumberedRow, matching
+from sfa_hf.tasks.selection import holding
 from sfa_hf.tasks.text_files import blocks
 
 Columns = dict[str, Any]
+#: A row and its number in the source, from 1.
+NumberedRow = tuple[int, Columns]
+
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -46,7 +49,9 @@ def read_source(source: DataSource, data_dir: Path, key: str) -> Iterator[Number
     Raises:
         ConfigError: the rows cannot be had; its text says why.
     """
-    rows = matching(enumerate(_open(source, data_dir, key), start=1), source.where, key)
+    rows = _matching(enumerate(_open(source, data_dir, key), start=1), source, key)
+    if source.only_if is not None:
+        rows = holding(rows, source.only_if, key)
     if source.shuffle:
         everything = list(rows)
         random.Random(source.seed).shuffle(everything)  # noqa: S311 - a reproducible order, not a secret
@@ -76,6 +81,18 @@ def _generated(source: DataSource, key: str) -> Iterable[Columns]:
     if source.split not in ("train", "test") or source.rows is None:
         raise ConfigError(f"{key}.split", f"is {source.split!r}", "generated rows have splits train and test")
     return generate(name, source.split, source.rows, source.seed)
+
+
+def _matching(rows: Iterable[NumberedRow], source: DataSource, key: str) -> Iterator[NumberedRow]:
+    wanted = {column: value if isinstance(value, list) else [value] for column, value in source.where.items()}
+    for number, row in rows:
+        for column in wanted:
+            if column not in row:
+                raise ConfigError(
+                    f"{key}.where.{column}", f"row {number} has no such column", nearest(column, row)
+                )
+        if all(row[column] in values for column, values in wanted.items()):
+            yield number, row
 
 
 # ---------------------------------------------------------------------------------------------- local files

@@ -13,7 +13,7 @@ from small_models import model, rows, tokenizer
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions, LmEvalOptions, evaluate_task
-from sfa_hf.evaluation.harness import Harness, check_tasks, lm_eval_table
+from sfa_hf.evaluation.harness import Harness, check_lm_eval, lm_eval_table
 from sfa_hf.sequence import make_config, run_sequence
 from sfa_hf.tasks import Encoding
 
@@ -37,7 +37,7 @@ def test_without_lm_eval_its_tasks_are_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setattr("sfa_hf.evaluation.harness.check.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"^evaluation\.lm_eval\.tasks: .* \(pip install .*lm-eval"):
-        check_tasks(LmEvalOptions(tasks=["gsm8k"]))
+        check_lm_eval(LmEvalOptions(tasks=["gsm8k"]))
 
 
 def test_the_table_shows_every_metric_with_its_error() -> None:
@@ -56,11 +56,11 @@ class TestInstalled:
         pytest.importorskip("lm_eval", reason='lm-eval is not installed: pip install ".[lm-eval]"')
 
     def test_unknown_tasks_are_refused(self, folder: Path) -> None:
-        check_tasks(options(folder, tasks=["small_choice", "small_generate", "gsm8k"]))
+        check_lm_eval(options(folder, tasks=["small_choice", "small_generate", "gsm8k"]))
         with pytest.raises(ConfigError, match=r"lm-eval has no task 'smal_choice' .*'small_choice'"):
-            check_tasks(options(folder, tasks=["smal_choice"]))
+            check_lm_eval(options(folder, tasks=["smal_choice"]))
         with pytest.raises(ConfigError, match=r"lm_eval\.include_path: there is no folder nowhere"):
-            check_tasks(options(folder, include_path="nowhere"))
+            check_lm_eval(options(folder, include_path="nowhere"))
 
     def test_two_processes_share_the_rows_and_find_what_we_do(self, folder: Path) -> None:
         harness = Harness(options(folder, processes=2), folder, folder, "float32", batch_size=4)

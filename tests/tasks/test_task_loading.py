@@ -100,10 +100,10 @@ def test_rows_are_chosen_by_where_max_chars_limit_and_shuffle(tmp_path: Path) ->
     assert prompts(shuffle=True, seed=1, limit=3) == shuffled[:3]
 
 
-def test_where_may_be_an_expression(tmp_path: Path) -> None:
+def test_only_if_is_an_expression(tmp_path: Path) -> None:
     write_lines(tmp_path / "x.jsonl", [{"q": str(i), "a": "a", "tags": ["t"] * (i % 2)} for i in range(4)])
     for where, kept in {"tags": ["1", "3"], "not tags": ["0", "2"], "q | int > 2": ["3"]}.items():
-        rows = task(tmp_path, "x.jsonl", source={"where": where}).train_rows()
+        rows = task(tmp_path, "x.jsonl", source={"only_if": where}).train_rows()
         assert [row.prompt.removesuffix(":") for row in rows] == kept
 
 
@@ -112,17 +112,17 @@ def test_where_may_be_an_expression(tmp_path: Path) -> None:
     [
         (
             "not labels",
-            r"t\.train\.0\.where: row 1 has no value in column 'labels' \(its columns: q, a, kind",
+            r"t\.train\.0\.only_if: row 1 has no value in column 'labels' \(its columns: q, a, kind",
         ),
-        ("labels", r"t\.train\.0\.where: row 1 has no value in column 'labels'"),
-        ("q > 3", r"t\.train\.0\.where: row 1: it fails with TypeError"),
-        ("not (", r"task t\.train\.0\.where: is 'not \('"),
+        ("labels", r"t\.train\.0\.only_if: row 1 has no value in column 'labels'"),
+        ("q > 3", r"t\.train\.0\.only_if: row 1: it fails with TypeError"),
+        ("not (", r"task t\.train\.0\.only_if: is 'not \('"),
     ],
 )
 def test_an_expression_that_fails_is_one_line(where: str, message: str, tmp_path: Path) -> None:
     write_lines(tmp_path / "x.jsonl", ROWS)
     with pytest.raises(ConfigError, match=f"^{message}"):
-        task(tmp_path, "x.jsonl", source={"where": where}).train_rows()
+        task(tmp_path, "x.jsonl", source={"only_if": where}).train_rows()
 
 
 def test_plain_text_comes_in_blocks_of_whole_lines(tmp_path: Path) -> None:

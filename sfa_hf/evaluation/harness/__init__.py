@@ -5,8 +5,8 @@ evaluate every row. On a saved model the processes share them, and lm-eval stays
 training.
 """
 
-from sfa_hf.evaluation.harness.check import check_tasks
+from sfa_hf.evaluation.harness.check import check_lm_eval
 from sfa_hf.evaluation.harness.launch import Harness
 from sfa_hf.evaluation.harness.table import lm_eval_table
 
-__all__ = ["Harness", "check_tasks", "lm_eval_table"]
+__all__ = ["Harness", "check_lm_eval", "lm_eval_table"]

@@ -13,7 +13,7 @@ KEY = "evaluation.lm_eval"
 _MOST_NAMES_SHOWN = 5
 
 
-def check_tasks(options: LmEvalOptions) -> None:
+def check_lm_eval(options: LmEvalOptions) -> None:
     """Refuse what lm-eval would only refuse after the training.
 
     Raises:
