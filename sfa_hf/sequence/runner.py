@@ -62,7 +62,7 @@ def joined_processes() -> PartialState:
 class _Run:
     def __init__(self, config: RunConfig) -> None:
         for task in config.tasks:
-            task.check()
+            task.check(config.evaluation.few_shot)
         if config.evaluation.lm_eval is not None:
             check_lm_eval(config.evaluation.lm_eval)
         self.config = config

@@ -50,8 +50,11 @@ class Task:
         self.name = config.name
         self._data_dir = data_dir
 
-    def check(self) -> None:
+    def check(self, few_shot: int | None = None) -> None:
         """Read and render every row, so that a bad file is found before any training.
+
+        Args:
+            few_shot: as for :meth:`heldout_rows`.
 
         Raises:
             ConfigError: one line about the first thing that is wrong.
@@ -59,7 +62,7 @@ class Task:
         if not self._train:
             right = "at least one source; scripts/evaluate_model.py scores a task without training rows"
             raise ConfigError(f"{self.name}.train", "names no rows to train on", right)
-        self.heldout_rows()
+        self._after_examples(self._chosen(None), few_shot)
 
     def train_rows(self) -> list[Row]:
         """All training rows, sources one after another."""

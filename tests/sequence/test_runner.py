@@ -171,12 +171,12 @@ def test_an_interrupted_run_continues_to_the_same_weights_and_scores(
     left = calls
     heldout_rows = Task.heldout_rows
 
-    def dies_at_last(task: Task, limit: int | None = None) -> Any:
+    def dies_at_last(task: Task, *arguments: Any) -> Any:
         nonlocal left
         left -= 1
         if left == 0:
             raise _Killed
-        return heldout_rows(task, limit)
+        return heldout_rows(task, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Task, "heldout_rows", dies_at_last)

@@ -61,3 +61,5 @@ def test_the_evaluation_may_ask_for_another_number(tmp_path: Path) -> None:
 def test_more_examples_than_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^t\.few_shot\.count: is 9, and the task has 8 training rows"):
         task(tmp_path, count=9).heldout_rows()
+    with pytest.raises(ConfigError, match=r"^t\.few_shot\.count: is 9"):
+        task(tmp_path).check(few_shot=9)
