@@ -3,6 +3,7 @@
 usage: python scripts/evaluate_model.py MODEL task=math [key=value ...]
 e.g.   python scripts/evaluate_model.py EleutherAI/pythia-160m task=[law,code] evaluation.limit=200
        accelerate launch scripts/evaluate_model.py runs/demo-sfa/2-code/model task=demo/math output_dir=scores
+       python scripts/evaluate_model.py MODEL task=gsm8k evaluation.lm_eval.tasks=[gsm8k]     beside lm-eval
 
 MODEL is a Hub id, a folder or builtin:pythia; a task is a name under configs/tasks/ or a YAML file. Other
 keys: evaluation.*, data.* and model.dtype, as in a sequence's config; output_dir, a folder for scores.json
@@ -11,6 +12,7 @@ and one record a row (TASK.jsonl). Several processes share the rows.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfa_hf.cli import is_first_process, run_main
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation import EvaluationOptions, TaskScore, evaluate_task, score_table
-from sfa_hf.files import write_json
-from sfa_hf.models import load_model
+from sfa_hf.evaluation import EvaluationOptions, LmEvalOptions, TaskScore, evaluate_task, score_table
+from sfa_hf.evaluation.harness import Harness, check_lm_eval, lm_eval_table
+from sfa_hf.evaluation.sharing import from_first_process
+from sfa_hf.files import read_json, write_json
+from sfa_hf.models import load_model, resolve_model
 from sfa_hf.sequence import parse_overrides
 from sfa_hf.sequence.config import DataOptions
 from sfa_hf.tasks import Task, load_task
@@ -59,31 +63,51 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError("MODEL", "is missing", USAGE)
     options = checked(parse_overrides(arguments[1:]))
     tasks = find_tasks(options)
-    scores = score(arguments[0], tasks, options)
-    if is_first_process():
-        print(score_table(scores))
-        if options.output_dir is not None:
-            write_json(Path(options.output_dir, "scores.json"), [asdict(each) for each in scores])
-
-
-def score(name_or_path: str, tasks: Sequence[Task], options: Options) -> list[TaskScore]:
+    if options.evaluation.lm_eval is not None:
+        check_lm_eval(options.evaluation.lm_eval)
     state = PartialState(cpu=not torch.cuda.is_available())
     try:
-        model, tokenizer = load_model(name_or_path, options.model.dtype)
-        model.to(state.device)
-        return [
-            evaluate_task(
-                model,
-                tokenizer,
-                task,
-                options.data,
-                options.evaluation,
-                records_path=options.output_dir and Path(options.output_dir, f"{task.name}.jsonl"),
-            )
-            for task in tasks
-        ]
+        where = resolve_model(arguments[0])
+        show(score_table(score(where, tasks, options, state)))
+        if options.evaluation.lm_eval is not None:
+            show(lm_eval_table(score_by_lm_eval(where, options, options.evaluation.lm_eval)))
     finally:
         state.destroy_process_group()
+
+
+def show(table: str) -> None:
+    if is_first_process():
+        print(table)
+
+
+def score(where: str, tasks: Sequence[Task], options: Options, state: PartialState) -> list[TaskScore]:
+    model, tokenizer = load_model(where, options.model.dtype)
+    model.to(state.device)
+    scores = [
+        evaluate_task(
+            model,
+            tokenizer,
+            task,
+            options.data,
+            options.evaluation,
+            records_path=options.output_dir and Path(options.output_dir, f"{task.name}.jsonl"),
+        )
+        for task in tasks
+    ]
+    if is_first_process() and options.output_dir is not None:
+        write_json(Path(options.output_dir, "scores.json"), [asdict(each) for each in scores])
+    return scores
+
+
+def score_by_lm_eval(where: str, options: Options, wanted: LmEvalOptions) -> dict[str, Any]:
+    """What lm-eval finds, in its own processes; kept as lm_eval.json."""
+    with tempfile.TemporaryDirectory() as spare:
+        folder = Path(options.output_dir or spare)
+        harness = Harness(
+            wanted, folder, Path(options.data.dir), options.model.dtype, options.evaluation.batch_size
+        )
+        harness.evaluate(where, folder / "lm_eval.json")
+        return from_first_process(lambda: read_json(folder / "lm_eval.json", "run it again"))
 
 
 def checked(values: dict[str, Any]) -> Options:
@@ -99,7 +123,8 @@ def find_tasks(options: Options) -> list[Task]:
     for position, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:position]]:
             raise ConfigError("task", f"two tasks are named {task.name!r}", "a name of its own for each task")
-        task.heldout_rows()  # a bad file is found before the model is loaded
+        # a bad file is found before the model is loaded
+        task.heldout_rows(few_shot=options.evaluation.few_shot)
     return tasks
 
 

@@ -16,7 +16,7 @@ def warn_of_build_locks() -> None:
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in sorted(root.glob("**/lock")):
         _logger.warning(
-            "%s: another process is building or loading this op, or was killed at it; then this one would wait "
-            "for ever: delete the file",
+            "%s: another process is building or loading this op, or was killed at it: then this one would "
+            "wait for ever; delete the file",
             lock,
         )

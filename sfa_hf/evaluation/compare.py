@@ -128,6 +128,16 @@ def transitions(before: Sequence[Record], after: Sequence[Record]) -> Transition
     )
 
 
+def right_or_wrong(records: Sequence[Record]) -> bool:
+    """Whether every row's score is 1 or 0, as :func:`transitions` wants them."""
+    return {record["score"] for record in records} <= {0, 1}
+
+
+def chance_level(records: Sequence[Record]) -> float:
+    """How often a guess is right: the mean over rows of 1 / choices; 0 for rows that are no choice."""
+    return sum(1 / len(record["choices"]) if "choices" in record else 0 for record in records) / len(records)
+
+
 def _resampled_means(values: np.ndarray) -> np.ndarray:
     """Means of resamples with replacement: [COMPARISON_RESAMPLES]."""
     random = np.random.default_rng(BOOTSTRAP_SEED)

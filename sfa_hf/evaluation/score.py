@@ -81,7 +81,8 @@ def evaluate_task(
     started = time.perf_counter()
     live = LiveModel(model, tokenizer)
     kind = KINDS[task.config.scoring.kind]
-    job = Job(task.name, task.heldout_rows(options.limit), task.config.scoring, live, encoding, options)
+    rows = task.heldout_rows(options.limit, options.few_shot)
+    job = Job(task.name, rows, task.config.scoring, live, encoding, options)
     with untouched(live.model):
         asked = kind.ask(job)
         score = from_first_process(lambda: _judged(kind, job, asked, records_path))

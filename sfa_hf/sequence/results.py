@@ -9,11 +9,17 @@ from typing import Any
 from sfa_hf.sequence.run_folder import SCHEMA, RunState
 from sfa_hf.sequence.scores import summary
 
-LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "peft", "deepspeed")
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "peft", "deepspeed", "lm_eval")
 
 
-def results(resolved: Mapping[str, Any], state: RunState) -> dict[str, Any]:
-    """The content of results.json at this point; ``summary`` is None until the last row of scores is in."""
+def results(resolved: Mapping[str, Any], state: RunState, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of results.json at this point; ``summary`` is None until the last row of scores is in.
+
+    Args:
+        resolved: the run's config.
+        state: where the run stands.
+        found: further keys, made from the files in the run's folder.
+    """
     names = [task["name"] for task in resolved["sequence"]]
     finished = state.evaluated == len(names) + 1
     return {
@@ -28,6 +34,7 @@ def results(resolved: Mapping[str, Any], state: RunState) -> dict[str, Any]:
         "scores": state.scores,
         "stderr": state.stderr,
         "summary": summary(state.scores) if finished else None,
+        **found,
         "merges": state.merges,
         "cost": state.cost,
         "versions": versions(),

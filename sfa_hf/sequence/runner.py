@@ -18,6 +18,7 @@ from sfa_hf.engines.build_locks import warn_of_build_locks
 from sfa_hf.engines.zero_init import saved_bytes
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import evaluate_task
+from sfa_hf.evaluation.harness import check_lm_eval
 from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.files import write_json
 from sfa_hf.methods import Stage
@@ -26,6 +27,7 @@ from sfa_hf.reports import write_report
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import note_peaks, timed
 from sfa_hf.sequence.disk import check_room, disk_need, safetensors_bytes
+from sfa_hf.sequence.folder_results import from_files, harness
 from sfa_hf.sequence.preemption import Preemption
 from sfa_hf.sequence.results import results
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
@@ -68,9 +70,12 @@ def joined_processes() -> PartialState:
 class _Run:
     def __init__(self, config: RunConfig) -> None:
         for task in config.tasks:
-            task.check()
+            task.check(config.evaluation.few_shot)
+        if config.evaluation.lm_eval is not None:
+            check_lm_eval(config.evaluation.lm_eval)
         self.config = config
         self.folder = RunFolder(config.output_dir, config.resolved)
+        self.lm_eval = harness(self.folder, config)
         found = None if config.overwrite else self.folder.read()
         self.state = found or RunState()
         self.continued = found is not None
@@ -82,20 +87,28 @@ class _Run:
     def run(self) -> Path:
         with self.preemption.heard():
             self._check_models()
-            last = len(self.config.tasks)
-            if self.state.evaluated > last:
+            if self._is_finished():
                 logger.info("%s is finished; nothing to do", self.folder.path)
                 self._restore_results()
             else:
-                self.state.world_size = self.processes.num_processes
-                self.base = self._base_model()
-                if self.continued:
-                    logger.info("continuing %s after %d trained tasks", self.folder.path, self.state.trained)
-                if self.state.trained:
-                    self._check_room(safetensors_bytes(self._weights(self.state.trained)), self._arguments(0))
-                for row in range(self.state.evaluated, last + 1):
-                    self._fill(row)
+                self._continue()
         return self.folder.results_file
+
+    def _is_finished(self) -> bool:
+        return self.state.evaluated > len(self.config.tasks) and not self._missing_in_lm_eval()
+
+    def _continue(self) -> None:
+        """Do what is left, from the beginning or from where an earlier launch ended."""
+        self.state.world_size = self.processes.num_processes
+        self.base = self._base_model()
+        if self.continued:
+            logger.info("continuing %s after %d trained tasks", self.folder.path, self.state.trained)
+        if self.state.trained:
+            self._check_room(safetensors_bytes(self._weights(self.state.trained)), self._arguments(0))
+        self._score_by_lm_eval()
+        for row in range(self.state.evaluated, len(self.config.tasks) + 1):
+            self._fill(row)
+            self._score_by_lm_eval()
 
     def _check_models(self) -> None:
         """A kept model that decayed is the start of what comes after it: it is refused, never passed on."""
@@ -200,7 +213,20 @@ class _Run:
         return not self.folder.has_report or {key: found.get(key) for key in wanted} != wanted
 
     def _results(self) -> dict[str, Any]:
-        return results(self.config.resolved, self.state)
+        return results(self.config.resolved, self.state, from_files(self.folder, self.config, self.state))
+
+    def _missing_in_lm_eval(self) -> list[int]:
+        return [] if self.lm_eval is None else self.lm_eval.missing(self.state.evaluated)
+
+    def _score_by_lm_eval(self) -> None:
+        """Evaluate the saved models that lm-eval has not seen yet."""
+        for row in self._missing_in_lm_eval():
+            assert self.lm_eval is not None
+            logger.info("lm-eval, after %d tasks", row)
+            with timed(self.state.cost, "eval_seconds"):
+                self.lm_eval.evaluate(self._weights(row), self.lm_eval.file(row))
+            self._write_state()
+            self._write_results()
 
     def _check_room(self, model_bytes: int, arguments: TrainingArguments) -> None:
         tasks = len(self.config.tasks) - self.state.trained

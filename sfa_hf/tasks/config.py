@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from sfa_hf.tasks.templates import ListTemplate, Template
+from sfa_hf.tasks.few_shot import FewShot
+from sfa_hf.tasks.templates import Condition, ListTemplate, Template
 
 Kind = Literal["generate", "choice", "perplexity"]
 Metric = Literal["exact_match", "accuracy", "f1", "nll"]
@@ -29,13 +30,14 @@ class DataSource(_Strict):
     """Rows of a task: which ones, and how they become prompts and targets.
 
     Attributes:
-        path: a local ``.json`` (one list of objects), ``.jsonl``, ``.csv`` (each optionally ``.gz``) or
-            ``.parquet`` file, relative to the data folder; or a dataset folder; or a Hub id; or
+        path: a local ``.json`` (one list of objects), ``.jsonl``, ``.csv`` or ``.txt`` (each optionally
+            ``.gz``) or ``.parquet`` file, relative to the data folder; or a dataset folder; or a Hub id; or
             ``generated:math``, ``generated:law``, ``generated:code``.
         name: the Hub dataset's configuration.
         split: which split of a Hub dataset, a dataset folder or generated rows ("train" or "test").
         revision: the Hub dataset's commit, branch or tag.
         where: keep the rows whose column has this value, or one of these values.
+        only_if: Jinja expression over the columns, e.g. ``"not unfair"``: keep the rows for which it holds.
         max_chars: keep the rows whose prompt and target together have at most this many characters.
         shuffle: take the rows in a random order drawn from ``seed`` (before ``limit``).
         limit: keep the first so many rows.
@@ -51,6 +53,7 @@ class DataSource(_Strict):
     split: str | None = None
     revision: str | None = None
     where: dict[str, Scalar | list[Scalar]] = {}
+    only_if: str | None = None
     max_chars: int | None = Field(default=None, gt=0)
     shuffle: bool = False
     limit: int | None = Field(default=None, gt=0)
@@ -64,6 +67,13 @@ class DataSource(_Strict):
     @classmethod
     def _templates_parse(cls, value: list[str] | str | None, info: Any) -> list[str] | str | None:
         check_template(value, of_list=info.field_name == "choices")
+        return value
+
+    @field_validator("only_if")
+    @classmethod
+    def _condition_parses(cls, value: str | None) -> str | None:
+        if value is not None:
+            Condition(value)
         return value
 
     @model_validator(mode="after")
@@ -88,6 +98,9 @@ class Scoring(_Strict):
         metric: by kind, see :data:`METRICS`.
         extract: regular expression searched in output and target before they are compared: the last match
             counts, its first group if it has one.
+        also_extract: further patterns by name, for the output alone; each gives a metric
+            ``exact_match_NAME`` beside the primary one.
+        ignore: regular expression whose matches do not count when two answers are compared, e.g. ``[,$]``.
         normalise: divide a choice's log-likelihood by its number of tokens or bytes.
         positive: the class that F1 is about.
         max_new_tokens: where generation stops at the latest.
@@ -97,6 +110,8 @@ class Scoring(_Strict):
     kind: Kind
     metric: Metric
     extract: str | None = None
+    also_extract: dict[str, str] = {}
+    ignore: str | None = None
     normalise: Literal["none", "tokens", "bytes"] = "none"
     positive: str | None = None
     max_new_tokens: int = Field(default=64, gt=0)
@@ -109,13 +124,17 @@ class Scoring(_Strict):
             return {**data, "metric": METRICS[data["kind"]][0]}
         return data
 
-    @field_validator("extract")
+    @field_validator("extract", "ignore")
     @classmethod
-    def _extract_compiles(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as err:
-            raise ValueError(f"must be a regular expression: {err}") from err
+    def _pattern_compiles(cls, value: str | None) -> str | None:
+        check_pattern(value or "")
+        return value
+
+    @field_validator("also_extract")
+    @classmethod
+    def _patterns_compile(cls, value: dict[str, str]) -> dict[str, str]:
+        for pattern in value.values():
+            check_pattern(pattern)
         return value
 
     @model_validator(mode="after")
@@ -124,6 +143,8 @@ class Scoring(_Strict):
             raise ValueError(f"metrics of kind {self.kind}: {', '.join(METRICS[self.kind])}")
         if (self.metric == "f1") != (self.positive is not None):
             raise ValueError("metric f1 needs positive, the class it is about; no other metric has one")
+        if self.also_extract and not (self.kind == "generate" and self.extract is not None):
+            raise ValueError("also_extract stands beside the extract of kind generate")
         return self
 
 
@@ -137,9 +158,10 @@ class TaskConfig(_Strict):
             space between them belongs to one of them.
         choices: the answers to choose from: a list of templates, or one expression that yields a row's list,
             e.g. ``"{{ endings }}"``. The target must be one of them.
-        train: where the training rows come from.
+        train: where the training rows come from; a task that is only scored needs none.
         heldout: where the rows that are scored come from.
         scoring: how.
+        few_shot: worked examples, drawn from the training rows, before each held-out prompt.
         training: TrainingArguments fields for this task alone.
     """
 
@@ -147,9 +169,10 @@ class TaskConfig(_Strict):
     prompt: str
     target: str
     choices: list[str] | str | None = None
-    train: list[DataSource] = Field(min_length=1)
+    train: list[DataSource] = []
     heldout: list[DataSource] = Field(min_length=1)
     scoring: Scoring
+    few_shot: FewShot = FewShot()
     training: dict[str, Any] = {}
 
     @field_validator("prompt", "target", "choices")
@@ -164,6 +187,14 @@ class TaskConfig(_Strict):
         if self.scoring.kind == "choice" and not given:
             raise ValueError("scoring by choice needs choices")
         return self
+
+
+def check_pattern(value: str) -> None:
+    """Raise ValueError, with what is wrong, if a regular expression does not compile."""
+    try:
+        re.compile(value)
+    except re.error as err:
+        raise ValueError(f"must be a regular expression: {err}") from err
 
 
 def check_template(value: list[str] | str | None, *, of_list: bool) -> None:

@@ -26,6 +26,8 @@ from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.hub import from_hub
 from sfa_hf.tasks.config import DataSource
 from sfa_hf.tasks.generated import GENERATORS, generate
+from sfa_hf.tasks.selection import holding
+from sfa_hf.tasks.text_files import blocks
 
 Columns = dict[str, Any]
 #: A row and its number in the source, from 1.
@@ -48,6 +50,8 @@ def read_source(source: DataSource, data_dir: Path, key: str) -> Iterator[Number
         ConfigError: the rows cannot be had; its text says why.
     """
     rows = _matching(enumerate(_open(source, data_dir, key), start=1), source, key)
+    if source.only_if is not None:
+        rows = holding(rows, source.only_if, key)
     if source.shuffle:
         everything = list(rows)
         random.Random(source.seed).shuffle(everything)  # noqa: S311 - a reproducible order, not a secret
@@ -124,6 +128,11 @@ def _csv(path: Path) -> Iterator[Columns]:
             yield {name: value or None for name, value in row.items()}
 
 
+def _plain_text(path: Path) -> Iterator[Columns]:
+    with _text(path) as file:
+        yield from ({"text": block} for block in blocks(file))
+
+
 def _parquet(path: Path) -> Iterator[Columns]:
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches():
@@ -134,6 +143,7 @@ READERS: dict[str, Callable[[Path], Iterator[Columns]]] = {
     ".json": _json,
     ".jsonl": _json_lines,
     ".csv": _csv,
+    ".txt": _plain_text,
     ".parquet": _parquet,
 }
 

@@ -50,28 +50,56 @@ class Task:
         self.name = config.name
         self._data_dir = data_dir
 
-    def check(self) -> None:
+    def check(self, few_shot: int | None = None) -> None:
         """Read and render every row, so that a bad file is found before any training.
+
+        Args:
+            few_shot: as for :meth:`heldout_rows`.
 
         Raises:
             ConfigError: one line about the first thing that is wrong.
         """
-        _ = self._train, self._heldout
+        if not self._train:
+            right = "at least one source; scripts/evaluate_model.py scores a task without training rows"
+            raise ConfigError(f"{self.name}.train", "names no rows to train on", right)
+        self._after_examples(self._chosen(None), few_shot)
 
     def train_rows(self) -> list[Row]:
         """All training rows, sources one after another."""
         return [row for rows in self._train for row in rows]
 
-    def heldout_rows(self, limit: int | None = None) -> list[Row]:
+    def heldout_rows(self, limit: int | None = None, few_shot: int | None = None) -> list[Row]:
         """The held-out rows, or a fixed random subset that takes the same share of every source.
 
         A smaller limit's subset is part of a larger one's.
+
+        Args:
+            limit: at most so many rows; None: all.
+            few_shot: how many worked examples stand before each prompt; None: as the task file says.
+
+        Raises:
+            ConfigError: the rows cannot be had, or there are fewer training rows than examples wanted.
         """
+        return self._after_examples(self._chosen(limit), few_shot)
+
+    def _chosen(self, limit: int | None) -> list[Row]:
         if limit is None:
             return [row for rows in self._heldout for row in rows]
         ranked = [pair for rows in self._heldout for pair in _spread(rows)]
         chosen = [row for _, row in sorted(ranked, key=lambda pair: pair[0])[:limit]]
         return sorted(chosen, key=lambda row: row.index)
+
+    def _after_examples(self, rows: list[Row], count: int | None) -> list[Row]:
+        drawing = self.config.few_shot
+        if count is not None:
+            drawing = drawing.model_copy(update={"count": count})
+        if drawing.count == 0:
+            return rows
+        examples = [row.prompt + row.target for row in self.train_rows()]
+        if len(examples) < drawing.count:
+            problem = f"is {drawing.count}, and the task has {len(examples)} training rows"
+            raise ConfigError(f"{self.name}.few_shot.count", problem, "as many examples as rows, or fewer")
+        return [replace(row, prompt=drawing.prefix(examples, row.index) + row.prompt) for row in rows]
 
     @cached_property
     def _train(self) -> list[list[Row]]:

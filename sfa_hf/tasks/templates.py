@@ -82,12 +82,34 @@ class ListTemplate:
         return tuple(str(item) for item in value)
 
 
+class Condition:
+    """One Jinja expression, without braces, that holds for a row or does not: ``not unfair``.
+
+    Raises:
+        ValueError: on a syntax error.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._expression = _compiled(source)
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether the value is true; raises what :meth:`Template.render` raises."""
+        value = _evaluate(self._expression, row)
+        if isinstance(value, StrictUndefined):
+            _raise_undefined(value)
+        return bool(value)
+
+
 def _compile_expression(source: str) -> Any:
     match = _EXPRESSION.fullmatch(source)
     if match is None:
         raise ValueError('must be a list of templates, or one expression like "{{ choices }}"')
+    return _compiled(match.group(1))
+
+
+def _compiled(expression: str) -> Any:
     try:
-        return _ENVIRONMENT.compile_expression(match.group(1), undefined_to_none=False)
+        return _ENVIRONMENT.compile_expression(expression, undefined_to_none=False)
     except TemplateSyntaxError as err:
         raise ValueError(f"must be one Jinja expression: {err.message}") from err
 

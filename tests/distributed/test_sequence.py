@@ -85,6 +85,11 @@ def test_two_processes_train_the_model_that_one_does(
     found = _launch(values, 2, tmp_path / "run", LAUNCHES[engine])
     assert (found["engine"], found["world_size"]) == (engine, 2)
     assert found["scores"] == expected["scores"]
+    assert found["transitions"] == expected["transitions"]
+    for task in TASKS:
+        for stage in ("after-0", "after-1", "after-2"):  # greedy answers: the same text, row by row
+            records = tmp_path / "run" / "records" / stage / f"{task}.jsonl"
+            assert records.read_text() == (alone / "records" / stage / f"{task}.jsonl").read_text(), stage
     for merge, reference in zip(found["merges"], expected["merges"], strict=True):
         assert (merge["task"], merge["step"]) == (reference["task"], reference["step"])
         assert merge["drift_before"] == pytest.approx(reference["drift_before"], rel=1e-4)

@@ -7,7 +7,7 @@ import torch
 from small_models import FAMILIES, model, rows, tokenizer
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation.likelihood import Continuation, log_likelihoods
+from sfa_hf.evaluation.likelihood import Continuation, log_likelihoods, same_read
 from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.prompts import continuations
 from sfa_hf.tasks import Encoding, Row, encode
@@ -15,6 +15,10 @@ from sfa_hf.tasks import Encoding, Row, encode
 
 def pairs(live: LiveModel) -> list[Continuation]:
     return continuations("small", rows(), [row.choices for row in rows()], live, Encoding())[0]
+
+
+def alone(totals: list[list[float]]) -> list[float]:
+    return [total for (total,) in totals]
 
 
 def one_by_one(net: torch.nn.Module, each: Continuation) -> float:
@@ -32,16 +36,34 @@ def test_log_likelihoods_equal_a_direct_computation_row_by_row(family: str) -> N
     exact = copy.deepcopy(live.model).double()
     batch = pairs(live)
     with torch.no_grad():
-        found = log_likelihoods(live, batch)
+        found = alone(log_likelihoods(live, [[each] for each in batch]))
     assert found == pytest.approx([one_by_one(exact, each) for each in batch], abs=2e-5)
     assert len({len(each.target) for each in batch}) > 1
+
+
+def test_continuations_that_read_the_same_share_a_pass() -> None:
+    live = LiveModel(model(), tokenizer())
+    prompt, other = [5, 6, 7], [5, 6]
+    batch = [
+        Continuation(prompt, [8]),
+        Continuation(prompt, [9, 10]),
+        Continuation(other, [7, 11]),  # another prompt, and yet the same tokens before its last
+        Continuation(prompt, [9, 12]),
+    ]
+    groups = same_read(batch)
+    assert groups == [[0, 2], [1, 3]]
+    with torch.no_grad():
+        found = log_likelihoods(live, [[batch[i] for i in group] for group in groups])
+    exact = copy.deepcopy(live.model).double()
+    for group, totals in zip(groups, found, strict=True):
+        assert totals == pytest.approx([one_by_one(exact, batch[i]) for i in group], abs=2e-5)
 
 
 def test_low_precision_logits_are_normalised_in_float32() -> None:
     live = LiveModel(model().bfloat16(), tokenizer())
     batch = pairs(live)[:6]
     with torch.no_grad():
-        found = log_likelihoods(live, batch)
+        found = alone(log_likelihoods(live, [[each] for each in batch]))
         logits = [live.model(torch.tensor([each.prompt + each.target])).logits[0] for each in batch]
     for total, each, scores in zip(found, batch, logits, strict=True):
         exact = scores.double().log_softmax(-1)[len(each.prompt) - 1 : -1]

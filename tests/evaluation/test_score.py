@@ -107,6 +107,24 @@ def test_generated_answers_are_compared_by_pattern() -> None:
     assert judged.metrics == {"exact_match": 0.6, "answered": 0.8}
 
 
+def test_answers_may_be_found_in_a_second_way() -> None:
+    asked = [Row("p", "so #### 1,200", index=i) for i in range(4)]
+    outputs = ["#### $1200", "that makes 1,200.", "#### 7, not 1200", "none"]
+    patterns = {"extract": r"#### (-?\$?[\d,]+)", "also_extract": {"flexible": r"\d[\d,]*"}, "ignore": "[,$]"}
+    scoring = Scoring(kind="generate", metric="exact_match", **patterns)
+    judged = generate.judge("t", asked, outputs, scoring)
+    assert judged.metrics == {
+        "exact_match": 0.25,
+        "answered": 0.5,
+        "exact_match_flexible": 0.75,
+        "answered_flexible": 0.75,
+    }
+    assert judged.value == 0.25
+    assert [record["answer"] for record in judged.records] == ["$1200", None, "7,", None]
+    assert [record["answer_flexible"] for record in judged.records] == ["1200", "1,200", "1200", None]
+    assert [record["expected"] for record in judged.records] == ["1,200"] * 4
+
+
 def test_f1_of_generated_answers() -> None:
     asked = [Row("p", target) for target in ("unfair", "unfair", "fair", "fair")]
     scoring = Scoring(kind="generate", metric="f1", positive="unfair")

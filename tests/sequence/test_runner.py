@@ -70,6 +70,14 @@ def test_results_hold_what_the_contract_says(whole: Path) -> None:
     }
     merged = [(merge["task"], merge["step"], merge["of"]) for merge in found["merges"]]
     assert merged == [("words", 4, 8), ("words", 8, 8), ("signs", 4, 8), ("signs", 8, 8)]
+    moved = [(each["task"], each["from"], each["to"]) for each in found["transitions"]]
+    assert moved == [(task, row, row + 1) for task in TASKS[:2] for row in range(3)]  # signs: perplexity
+    for each in found["transitions"]:
+        column = TASKS.index(each["task"])
+        before, after = (found["scores"][each[stage]][column] for stage in ("from", "to"))
+        assert (each["gained"] - each["lost"]) / 12 == pytest.approx(after - before)
+    assert [each["chance"] for each in found["transitions"]] == pytest.approx([0] * 3 + [0.1] * 3)
+    assert "lm_eval" not in found
     assert (found["engine"], found["world_size"]) == ("plain", 1)
     assert found["cost"]["train_seconds"] >= found["cost"]["merge_seconds"] > 0
     assert found["cost"]["stored_bytes"] > 0
@@ -123,12 +131,12 @@ def test_an_interrupted_run_continues_to_the_same_weights_and_scores(
     left = calls
     heldout_rows = Task.heldout_rows
 
-    def dies_at_last(task: Task, limit: int | None = None) -> Any:
+    def dies_at_last(task: Task, *arguments: Any) -> Any:
         nonlocal left
         left -= 1
         if left == 0:
             raise _Killed
-        return heldout_rows(task, limit)
+        return heldout_rows(task, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Task, "heldout_rows", dies_at_last)

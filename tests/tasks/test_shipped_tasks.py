@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,34 @@ def test_tasks_over_real_rows(name: str, train: int, heldout: int) -> None:
     assert (len(task.train_rows()), len(task.heldout_rows())) == (train, heldout)
 
 
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real rows of ../shared/data are not here")
+@pytest.mark.parametrize(
+    ("name", "train", "heldout", "prompt_end", "target"),
+    [
+        ("gsm8k", 7473, 1319, "\nAnswer:", r" .*\n#### [\d,]+"),
+        ("mathematics", 11250, 1500, "\nAnswer:", r" \S.*"),
+        ("cuad", 10436, 1019, "\nAnswer:", " (Yes|No)"),
+        ("tos", 3 * 1069, 3043, "unfair to the consumer?\nAnswer:", " (Yes|No)"),
+        ("overruling", 1944, 456, "an earlier decision?\nAnswer:", " (Yes|No)"),
+        ("casehold", 0, 500, "\nHolding:", r" \S.*"),
+        ("django", 16000, 1550, "\nPython:", r" \S.*"),
+        ("wikitext", 0, 1667, "", ".{1,1000}"),
+    ],
+)
+def test_every_benchmark_over_local_files(
+    name: str, train: int, heldout: int, prompt_end: str, target: str
+) -> None:
+    task = load_task(f"local/{name}", search=[TASKS], data_dir=DATA)
+    rows = task.heldout_rows(few_shot=0)
+    assert (len(task.train_rows()), len(rows)) == (train, heldout)
+    assert all(row.prompt.endswith(prompt_end) for row in rows)
+    assert all(re.match(target, row.target, re.DOTALL) for row in rows[:100])
+    if name == "casehold":
+        assert not any("Masked" in row.prompt or row.target.strip() in row.prompt for row in rows)
+
+
 @pytest.mark.parametrize("path", sorted(TASKS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_tasks_of_the_paper_are_valid_without_the_hub(path: Path) -> None:
+def test_tasks_over_the_hub_are_valid_without_it(path: Path) -> None:
     assert load_task(path.stem, search=[TASKS], data_dir=ROOT).config.train
 
 
@@ -49,6 +76,24 @@ def test_tasks_of_the_paper_are_valid_without_the_hub(path: Path) -> None:
         ("law", 0, {"context": "We (<HOLDING>)", "endings": list("abcde"), "label": 2}, "We\nHolding:", " c"),
         ("law", 1, {"sentence1": "Overruled.", "label": 1}, "Answer:", " Yes"),
         ("law", 2, {"text": "We may.", "labels": []}, "Answer:", " No"),
+        (
+            "mathematics",
+            0,
+            {"question": "b'Solve 2*x = 4.\\n'", "answer": "b'2\\n'"},
+            "4.\nAnswer:",
+            " 2",
+        ),
+        ("tos", 0, {"text": "We may.", "labels": [3]}, "consumer?\nAnswer:", " Yes"),
+        (
+            "casehold",
+            0,
+            {"context": "We (<HOLDING>)", "endings": list("abcde"), "label": 2},
+            "Holding:",
+            " c",
+        ),
+        ("overruling", 0, {"sentence1": "Overruled.", "label": 0}, "Answer:", " No"),
+        ("gsm8k", 0, {"question": "1+1?", "answer": "2\n#### 2"}, "1+1?\nAnswer:", " 2\n#### 2"),
+        ("wikitext", 0, {"text": " = Title = \n"}, "", "= Title ="),
         ("code", 0, {"instruction": "Do", "response": "done"}, "@@ Response\n", "done"),
     ],
 )

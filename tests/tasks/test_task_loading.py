@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,49 @@ def test_rows_are_chosen_by_where_max_chars_limit_and_shuffle(tmp_path: Path) ->
     assert shuffled != prompts()
     assert sorted(shuffled) == sorted(prompts())
     assert prompts(shuffle=True, seed=1, limit=3) == shuffled[:3]
+
+
+def test_only_if_is_an_expression(tmp_path: Path) -> None:
+    write_lines(tmp_path / "x.jsonl", [{"q": str(i), "a": "a", "tags": ["t"] * (i % 2)} for i in range(4)])
+    for where, kept in {"tags": ["1", "3"], "not tags": ["0", "2"], "q | int > 2": ["3"]}.items():
+        rows = task(tmp_path, "x.jsonl", source={"only_if": where}).train_rows()
+        assert [row.prompt.removesuffix(":") for row in rows] == kept
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (
+            "not labels",
+            r"t\.train\.0\.only_if: row 1 has no value in column 'labels' \(its columns: q, a, kind",
+        ),
+        ("labels", r"t\.train\.0\.only_if: row 1 has no value in column 'labels'"),
+        ("q > 3", r"t\.train\.0\.only_if: row 1: it fails with TypeError"),
+        ("not (", r"task t\.train\.0\.only_if: is 'not \('"),
+    ],
+)
+def test_an_expression_that_fails_is_one_line(where: str, message: str, tmp_path: Path) -> None:
+    write_lines(tmp_path / "x.jsonl", ROWS)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        task(tmp_path, "x.jsonl", source={"only_if": where}).train_rows()
+
+
+def test_plain_text_comes_in_blocks_of_whole_lines(tmp_path: Path) -> None:
+    lines = [f"line {i} " + "word " * (i % 60) for i in range(200)] + ["", "long " * 500]
+    (tmp_path / "x.txt").write_text("\n".join(lines), encoding="utf-8")
+    small = task(tmp_path, "x.txt", prompt="", target="{{ text }}", scoring={"kind": "perplexity"})
+    texts = [row.target for row in small.heldout_rows()]
+    assert " ".join(" ".join(texts).split()) == " ".join(" ".join(lines).split())
+    assert max(map(len, texts)) <= 1000
+    assert all(len(a) + len(b) > 600 for a, b in pairwise(texts))  # blocks are filled, not one line each
+
+
+def test_a_task_without_training_rows_can_be_scored_and_not_trained(tmp_path: Path) -> None:
+    write_lines(tmp_path / "x.jsonl", ROWS)
+    only_scored = task(tmp_path, "x.jsonl", train=[])
+    assert len(only_scored.heldout_rows()) == 6
+    with pytest.raises(ConfigError, match=r"^t\.train: names no rows to train on"):
+        only_scored.check()
 
 
 def test_a_source_may_have_templates_of_its_own(tmp_path: Path) -> None:
@@ -198,11 +242,20 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str]] = {
         {"train": [{"path": "x", "spilt": "a"}]},
         r"task t\.train\.0\.spilt: .*'split'",
     ),
-    "no source": ({"train": []}, r"task t\.train: is \[\]"),
+    "no source": ({"heldout": []}, r"task t\.heldout: is \[\]"),
     "wrong type": ({"train": [{"path": "x", "limit": "many"}]}, r"task t\.train\.0\.limit: is 'many'"),
     "limit 0": ({"train": [{"path": "x", "limit": 0}]}, r"task t\.train\.0\.limit: is 0 \(must be greater"),
     "kind": ({"scoring": {"kind": "guess"}}, r"task t\.scoring\.kind: is 'guess' .*'generate'"),
     "metric": ({"scoring": {"kind": "generate", "metric": "nll"}}, r"task t\.scoring: .*exact_match"),
+    "second pattern": (
+        {"scoring": {"kind": "generate", "extract": "x", "also_extract": {"any": "("}}},
+        r"task t\.scoring\.also_extract: is .* regular expression",
+    ),
+    "second pattern alone": (
+        {"scoring": {"kind": "generate", "also_extract": {"any": "x"}}},
+        r"task t\.scoring: .*beside the extract",
+    ),
+    "few-shot": ({"few_shot": {"cuont": 1}}, r"task t\.few_shot\.cuont: .*did you mean 'count'"),
     "regex": ({"scoring": {"kind": "generate", "extract": "("}}, r"task t\.scoring\.extract: is '\('"),
     "template": ({"prompt": "{{ q"}, r"task t\.prompt: is '{{ q' \(must be a Jinja template"),
     "no choices": ({"scoring": {"kind": "choice"}}, r"task t: .*needs choices"),

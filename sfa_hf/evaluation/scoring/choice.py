@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sfa_hf.evaluation.likelihood import log_likelihoods
 from sfa_hf.evaluation.metrics.loading import compute
 from sfa_hf.evaluation.prompts import continuations
 from sfa_hf.evaluation.scoring.base import Asked, Job, Judged
+from sfa_hf.evaluation.scoring.likelihoods import totals
 from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
 
@@ -44,11 +44,7 @@ class Choices:
 def ask(job: Job) -> Asked[Choices]:
     """The log-likelihood of every choice of every row."""
     pairs, cut = continuations(job.task, job.rows, [row.choices for row in job.rows], job.live, job.encoding)
-
-    def step(batch: Sequence[int]) -> list[float]:
-        return log_likelihoods(job.live, [pairs[i] for i in batch])
-
-    found = iter(zip(job.run([len(pair) for pair in pairs], step), pairs, strict=True))
+    found = iter(zip(totals(job, pairs), pairs, strict=True))
     answers = []
     for row in job.rows:
         of_row = [next(found) for _ in row.choices]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.answers import extract, normalised
@@ -13,12 +15,14 @@ from sfa_hf.evaluation.scoring.base import Asked, Job, Judged
 from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
 
+#: What a pattern found in each row's output; None: nothing.
+Found = Sequence[str | None]
+
 
 def ask(job: Job) -> Asked[str]:
     """The model's continuation of every prompt."""
-    _expected(
-        job.task, job.rows, job.scoring
-    )  # a pattern that misses the targets is found before the model runs
+    # a pattern that misses the targets is found before the model runs
+    _expected(job.task, job.rows, job.scoring)
     limit = job.scoring.max_new_tokens
     prompts, cut = generation_prompts(job.task, job.rows, job.live, job.encoding, limit)
 
@@ -31,24 +35,52 @@ def ask(job: Job) -> Asked[str]:
 def judge(task: str, rows: Sequence[Row], answers: Sequence[str], scoring: Scoring) -> Judged:
     """Exact match, or F1 of the positive class, of what the pattern finds in output and target.
 
-    Metrics: exact_match; answered, the share of outputs in which the pattern found something; for F1 tasks
-    f1, precision and recall.
+    Metrics: exact_match; answered, the share of outputs in which the pattern found something; the two under
+    each further pattern, as exact_match_NAME and answered_NAME; for F1 tasks f1, precision and recall.
     """
     expected = _expected(task, rows, scoring)
     found = [extract(answer, scoring.extract) for answer in answers]
-    # where nothing was found; `evaluate` takes no None, and no right answer that a pattern finds is empty
-    texts = [answer or "" for answer in found]
-    matched = compute("exact_match", predictions=texts, references=expected)
-    metrics = {
-        "exact_match": matched["exact_match"],
-        "answered": sum(each is not None for each in found) / len(found),
+    others = {
+        name: [extract(answer, pattern) for answer in answers]
+        for name, pattern in scoring.also_extract.items()
     }
-    stderr = matched["stderr"]
+    metrics = _matches(found, expected, scoring)
+    stderr = metrics.pop("stderr")
+    for name, theirs in others.items():
+        matches = _matches(theirs, expected, scoring)
+        metrics |= {f"{metric}_{name}": matches[metric] for metric in ("exact_match", "answered")}
     if scoring.metric == "f1":
-        f1 = compute("f1", predictions=texts, references=expected, positive=str(scoring.positive))
+        texts, rights = _compared(found, scoring), _compared(expected, scoring)
+        f1 = compute("f1", predictions=texts, references=rights, positive=str(scoring.positive))
         stderr = f1.pop("stderr")
         metrics |= f1
-    records = [
+    records = _records(rows, answers, found, expected, scoring)
+    for place, record in enumerate(records):
+        record |= {f"answer_{name}": theirs[place] for name, theirs in others.items()}
+    return Judged(metrics[scoring.metric], stderr, metrics, records)
+
+
+def _matches(found: Found, expected: Sequence[str], scoring: Scoring) -> dict[str, float]:
+    matched = compute(
+        "exact_match", predictions=_compared(found, scoring), references=_compared(expected, scoring)
+    )
+    return {**matched, "answered": sum(each is not None for each in found) / len(found)}
+
+
+def _compared(answers: Found, scoring: Scoring) -> list[str]:
+    """Answers as they are compared.
+
+    "" stands where nothing was found: `evaluate` takes no None, and no right answer that a pattern finds is
+    empty.
+    """
+    return [re.sub(scoring.ignore, "", each or "") if scoring.ignore else each or "" for each in answers]
+
+
+def _records(
+    rows: Sequence[Row], answers: Sequence[str], found: Found, expected: Sequence[str], scoring: Scoring
+) -> list[dict[str, Any]]:
+    texts, rights = _compared(found, scoring), _compared(expected, scoring)
+    return [
         {
             "index": row.index,
             "prompt": row.prompt,
@@ -56,11 +88,12 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[str], scoring: Scori
             "output": output,
             "answer": answer,
             "expected": right,
-            "score": float(normalised(text) == normalised(right)),
+            "score": float(normalised(text) == normalised(compared)),
         }
-        for row, output, answer, text, right in zip(rows, answers, found, texts, expected, strict=True)
+        for row, output, answer, right, text, compared in zip(
+            rows, answers, found, expected, texts, rights, strict=True
+        )
     ]
-    return Judged(metrics[scoring.metric], stderr, metrics, records)
 
 
 def _expected(task: str, rows: Sequence[Row], scoring: Scoring) -> list[str]:

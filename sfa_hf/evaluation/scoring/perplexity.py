@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation.likelihood import log_likelihoods
 from sfa_hf.evaluation.metrics.loading import compute
 from sfa_hf.evaluation.prompts import continuations
 from sfa_hf.evaluation.scoring.base import Asked, Job, Judged
+from sfa_hf.evaluation.scoring.likelihoods import totals
 from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
 
@@ -30,12 +30,8 @@ def ask(job: Job) -> Asked[Surprise]:
                 f"{job.task}.target", f"held-out row {row.index} is empty", "text to be predicted"
             )
     pairs, cut = continuations(job.task, job.rows, [[row.target] for row in job.rows], job.live, job.encoding)
-
-    def step(batch: Sequence[int]) -> list[float]:
-        return log_likelihoods(job.live, [pairs[i] for i in batch])
-
-    totals = job.run([len(pair) for pair in pairs], step)
-    return Asked([Surprise(total, len(pair.target)) for total, pair in zip(totals, pairs, strict=True)], cut)
+    found = zip(totals(job, pairs), pairs, strict=True)
+    return Asked([Surprise(total, len(pair.target)) for total, pair in found], cut)
 
 
 def judge(task: str, rows: Sequence[Row], answers: Sequence[Surprise], scoring: Scoring) -> Judged:  # noqa: ARG001
