@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfa_hf.cli import is_first_process, run_main
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation import EvaluationOptions, TaskScore, evaluate_task, score_table
+from sfa_hf.evaluation import EvaluationOptions, TaskScore, check_tasks, evaluate_task, score_table
 from sfa_hf.files import write_json
 from sfa_hf.models import load_model
 from sfa_hf.sequence import parse_overrides
@@ -100,6 +100,7 @@ def find_tasks(options: Options) -> list[Task]:
         if task.name in [other.name for other in tasks[:position]]:
             raise ConfigError("task", f"two tasks are named {task.name!r}", "a name of its own for each task")
         task.heldout_rows()  # a bad file is found before the model is loaded
+    check_tasks(tasks, options.evaluation)
     return tasks
 
 

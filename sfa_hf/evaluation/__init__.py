@@ -3,7 +3,7 @@
 from sfa_hf.evaluation.compare import Difference, Transitions, paired_difference, transitions
 from sfa_hf.evaluation.options import EvaluationOptions
 from sfa_hf.evaluation.records import read_records
-from sfa_hf.evaluation.score import TaskScore, evaluate_task
+from sfa_hf.evaluation.score import TaskScore, check_tasks, evaluate_task
 from sfa_hf.evaluation.table import score_table
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "EvaluationOptions",
     "TaskScore",
     "Transitions",
+    "check_tasks",
     "evaluate_task",
     "paired_difference",
     "read_records",

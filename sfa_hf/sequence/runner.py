@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation import evaluate_task
+from sfa_hf.evaluation import check_tasks, evaluate_task
 from sfa_hf.files import folder_bytes, write_json
 from sfa_hf.methods import Stage
 from sfa_hf.models import resolve_model
@@ -60,6 +60,7 @@ class _Run:
     def __init__(self, config: RunConfig) -> None:
         for task in config.tasks:
             task.check()
+        check_tasks(config.tasks, config.evaluation)
         self.config = config
         self.folder = RunFolder(config.output_dir, config.resolved)
         found = None if config.overwrite else self.folder.read()

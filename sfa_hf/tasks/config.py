@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sfa_hf.tasks.code import CodeScoring
 from sfa_hf.tasks.templates import ListTemplate, Template
 
-Kind = Literal["generate", "choice", "perplexity"]
-Metric = Literal["exact_match", "accuracy", "f1", "nll"]
+Kind = Literal["generate", "choice", "perplexity", "code"]
+Metric = Literal["exact_match", "accuracy", "f1", "nll", "pass@1"]
 Scalar = str | int | float | bool | None
 
 #: The metrics of each kind of scoring; the first is the default.
@@ -18,6 +19,7 @@ METRICS: dict[Kind, tuple[Metric, ...]] = {
     "generate": ("exact_match", "f1"),
     "choice": ("accuracy", "f1"),
     "perplexity": ("nll",),
+    "code": ("pass@1",),
 }
 
 
@@ -36,6 +38,7 @@ class DataSource(_Strict):
         split: which split of a Hub dataset, a dataset folder or generated rows ("train" or "test").
         revision: the Hub dataset's commit, branch or tag.
         where: keep the rows whose column has this value, or one of these values.
+        without: of those, leave out the rows whose column has this value, or one of these values.
         max_chars: keep the rows whose prompt and target together have at most this many characters.
         shuffle: take the rows in a random order drawn from ``seed`` (before ``limit``).
         limit: keep the first so many rows.
@@ -51,6 +54,7 @@ class DataSource(_Strict):
     split: str | None = None
     revision: str | None = None
     where: dict[str, Scalar | list[Scalar]] = {}
+    without: dict[str, Scalar | list[Scalar]] = {}
     max_chars: int | None = Field(default=None, gt=0)
     shuffle: bool = False
     limit: int | None = Field(default=None, gt=0)
@@ -84,14 +88,16 @@ class Scoring(_Strict):
 
     Attributes:
         kind: "generate": greedy continuation compared with the target; "choice": the choice with the highest
-            log-likelihood; "perplexity": minus the mean negative log-likelihood of the target's tokens.
+            log-likelihood; "perplexity": minus the mean negative log-likelihood of the target's tokens;
+            "code": programs that the model writes are run against their tests.
         metric: by kind, see :data:`METRICS`.
         extract: regular expression searched in output and target before they are compared: the last match
-            counts, its first group if it has one.
+            counts, its first group if it has one. For code, what it finds in the output is the completion.
         normalise: divide a choice's log-likelihood by its number of tokens or bytes.
         positive: the class that F1 is about.
         max_new_tokens: where generation stops at the latest.
         stop: generation also ends before the first of these strings.
+        code: of kind code: how programs are made and tested.
     """
 
     kind: Kind
@@ -101,6 +107,7 @@ class Scoring(_Strict):
     positive: str | None = None
     max_new_tokens: int = Field(default=64, gt=0)
     stop: list[str] = []
+    code: CodeScoring | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -124,6 +131,8 @@ class Scoring(_Strict):
             raise ValueError(f"metrics of kind {self.kind}: {', '.join(METRICS[self.kind])}")
         if (self.metric == "f1") != (self.positive is not None):
             raise ValueError("metric f1 needs positive, the class it is about; no other metric has one")
+        if (self.kind == "code") != (self.code is not None):
+            raise ValueError("kind code needs a code section with its test; no other kind has one")
         return self
 
 

@@ -13,7 +13,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -80,15 +80,23 @@ def _generated(source: DataSource, key: str) -> Iterable[Columns]:
 
 
 def _matching(rows: Iterable[NumberedRow], source: DataSource, key: str) -> Iterator[NumberedRow]:
-    wanted = {column: value if isinstance(value, list) else [value] for column, value in source.where.items()}
+    wanted, unwanted = _lists(source.where), _lists(source.without)
     for number, row in rows:
-        for column in wanted:
-            if column not in row:
-                raise ConfigError(
-                    f"{key}.where.{column}", f"row {number} has no such column", nearest(column, row)
-                )
-        if all(row[column] in values for column, values in wanted.items()):
+        _check_columns(row, wanted, f"{key}.where", number)
+        _check_columns(row, unwanted, f"{key}.without", number)
+        kept = all(row[column] in values for column, values in wanted.items())
+        if kept and not any(row[column] in values for column, values in unwanted.items()):
             yield number, row
+
+
+def _lists(values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {column: value if isinstance(value, list) else [value] for column, value in values.items()}
+
+
+def _check_columns(row: Columns, columns: Iterable[str], key: str, number: int) -> None:
+    for column in columns:
+        if column not in row:
+            raise ConfigError(f"{key}.{column}", f"row {number} has no such column", nearest(column, row))
 
 
 # ---------------------------------------------------------------------------------------------- local files

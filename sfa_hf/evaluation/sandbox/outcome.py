@@ -13,7 +13,7 @@ class Outcome(str, Enum):
     FAILED = "failed"  # the test or the program raised an exception
     TIMEOUT = "timeout"  # by processor time or by the clock
     OUT_OF_MEMORY = "out_of_memory"
-    TOO_MUCH_OUTPUT = "too_much_output"  # printed, or returned
+    TOO_MUCH_OUTPUT = "too_much_output"  # printed, returned or written to files
     TOO_MANY_PROCESSES = "too_many_processes"  # threads among them
     FORBIDDEN = "forbidden"  # refused by the kernel: the network, a read-only place, another's process
     EXITED = "exited"  # left before the test had finished

@@ -25,6 +25,7 @@ CONTAINERS: dict[str, Any] = {
 # exact numbers: module of the standard library and class
 NUMBERS = (("decimal", "Decimal"), ("fractions", "Fraction"))
 _INT64 = 1 << 63
+_CLASSES = frozenset(each for each in vars(builtins).values() if isinstance(each, type))
 
 
 def pack(value: Any, refer: Callable[[Any], Any]) -> Any:
@@ -89,11 +90,11 @@ def _other(value: Any) -> list[str] | None:
     """Modules and classes by name, exact numbers as text."""
     if isinstance(value, types.ModuleType) and value.__name__ in sys.stdlib_module_names:
         return ["module", value.__name__]
-    if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+    if isinstance(value, type) and value in _CLASSES:
         return ["class", value.__name__]
     for module, name in NUMBERS:
         # a class that was never imported has no instance
-        kind = getattr(sys.modules.get(module), name, None)
+        kind: Any = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(value, kind):
             return [name, str(value)]
     return None
@@ -118,7 +119,10 @@ def _builtin_class(name: str) -> type:
 
 
 def _from_text(module: str, name: str) -> Callable[[str], Any]:
-    return lambda text: getattr(importlib.import_module(module), name)(text)
+    def read(text: str) -> Any:
+        return getattr(importlib.import_module(module), name)(text)  # imported only where it is needed
+
+    return read
 
 
 _READERS: dict[str, Callable[..., Any]] = {

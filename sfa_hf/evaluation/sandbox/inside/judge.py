@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from sfa_hf.evaluation.sandbox.inside.remote import Connection, Ended
 from sfa_hf.evaluation.sandbox.inside.worker import serve
 
-_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36  # linux/prctl.h
 #: Written before the program runs: whoever reads no verdict behind it knows that the program is to blame.
 STARTED = b"started\n"
 # what the kernel says to a program that wants more than its sandbox has
@@ -42,6 +42,7 @@ def main() -> NoReturn:
     theirs.close()
     job = json.load(sys.stdin)  # only now: the program's process has no copy of it
     os.write(verdicts, STARTED)
+    sys.path += job["site"]
     _quiet()
     signal.signal(signal.SIGALRM, lambda *_: _end(verdicts, "timeout", f"more than {job['seconds']:g} s"))
     signal.setitimer(signal.ITIMER_REAL, job["seconds"])
@@ -52,6 +53,7 @@ def main() -> NoReturn:
 
 def _run_worker(channel: socket.socket, output: int) -> NoReturn:
     try:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setsid()
         serve(channel, output)
     finally:
@@ -102,6 +104,8 @@ def _outcome(error: BaseException) -> str:
         return "out_of_memory"
     if raised["type"] == "BlockingIOError" or "start new thread" in raised["message"]:
         return "too_many_processes"
+    if raised["errno"] in (errno.ENOSPC, errno.EFBIG):
+        return "too_much_output"
     if raised["errno"] in _FORBIDDEN or raised["type"] == "gaierror":
         return "forbidden"
     return "failed"

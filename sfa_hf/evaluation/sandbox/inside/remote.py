@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from sfa_hf.evaluation.sandbox.inside.codec import pack, unpack
-from sfa_hf.evaluation.sandbox.inside.frames import Reader, framed
+from sfa_hf.evaluation.sandbox.inside.frames import Reader, TooLargeError, framed
 
 _TICK_SECONDS = 0.05
 
@@ -123,7 +123,7 @@ class Connection:
             _, writable, _ = self._wait([self._channel])
             if writable:
                 message = message[self._sent(message) :]
-        while (reply := self._reader.take()) is None:
+        while (reply := self._message()) is None:
             self._wait([])
         if "raised" in reply:
             _raise(reply["raised"])
@@ -162,6 +162,15 @@ class Connection:
         if not data:
             self._gone()
         self._reader.add(data)
+
+    def _message(self) -> Any | None:
+        """The program's reply, or None while it is not whole; it may write to the channel what it likes."""
+        try:
+            return self._reader.take()
+        except TooLargeError as error:
+            raise Ended("too_much_output", str(error)) from None
+        except ValueError:
+            raise Ended("failed", "wrote to the sandbox's channel") from None
 
     def _gone(self) -> NoReturn:
         """The channel is closed: see how the process ends, which is a moment away or never comes."""

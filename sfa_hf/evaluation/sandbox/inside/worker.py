@@ -126,8 +126,8 @@ def _described(error: BaseException) -> dict[str, Any]:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
-        return ""  # a program's own __str__ may fail
+    except BaseException:
+        return ""  # a program's own __str__ may raise what it likes
 
 
 def _receive(stream: socket.socket, reader: Reader) -> Any | None:
