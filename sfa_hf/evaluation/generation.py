@@ -66,10 +66,10 @@ def greedy_answers(
 def _text(prompt: Sequence[int], generated: Sequence[int], live: LiveModel, stop: Sequence[str]) -> str:
     """Text up to the first end token or stop string; what ``generate`` put behind it is cut off."""
     answer = list(takewhile(lambda token: token not in live.end_ids, generated))
-    return cut_at(_continuation(live.tokenizer, prompt, answer), stop)
+    return cut_at(continuation(live.tokenizer, prompt, answer), stop)
 
 
-def _continuation(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], answer: Sequence[int]) -> str:
+def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], answer: Sequence[int]) -> str:
     """Text of ``answer`` where it stands: some tokenizers drop a space from the first token they decode."""
     before = decode(tokenizer, prompt[-1:])
     whole = decode(tokenizer, [*prompt[-1:], *answer])

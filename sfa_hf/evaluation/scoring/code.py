@@ -38,8 +38,8 @@ def ask(job: Job) -> Asked[list[Attempt]]:
     """``samples`` completions of every prompt, and the verdicts on their programs."""
     box = box_for(allow_unsandboxed=job.options.allow_unsandboxed_code)  # refused before the model runs
     completions, cut = _completions(job)
-    programs = _programs(job, completions)
-    limits = Limits(cpu_seconds=_code(job.scoring).cpu_seconds, memory_mb=_code(job.scoring).memory_mb)
+    programs = programs_of(job.rows, completions, job.scoring)
+    limits = limits_of(_code(job.scoring))
     workers = workers_of(job.options)
 
     def run(batch: Sequence[int]) -> list[Verdict]:
@@ -116,17 +116,22 @@ def _choice(job: Job, batch: Sequence[int]) -> Choose | None:
     return lambda prompt_length: Draw(seeds, steps, code.temperature, code.top_p, prompt_length)
 
 
-def _programs(job: Job, completions: Sequence[str]) -> list[Program]:
-    code = _code(job.scoring)
+def programs_of(rows: Sequence[Row], completions: Sequence[str], scoring: Scoring) -> list[Program]:
+    """Programs and tests from completions, ``samples`` of each row one after another."""
+    code = _code(scoring)
     source, test = Template(code.program), Template(code.test)
-    tests = [test.render(row.columns) for row in job.rows]
+    tests = [test.render(row.columns) for row in rows]
     found = []
     for place, completion in enumerate(completions):
         row = place // code.samples
         # where the task's pattern finds no program in the answer, there is none
-        text = extract(completion, job.scoring.extract) or ""
-        found.append(Program(source.render({**job.rows[row].columns, "completion": text}), tests[row]))
+        text = extract(completion, scoring.extract) or ""
+        found.append(Program(source.render({**rows[row].columns, "completion": text}), tests[row]))
     return found
+
+
+def limits_of(code: CodeScoring) -> Limits:
+    return Limits(cpu_seconds=code.cpu_seconds, memory_mb=code.memory_mb)
 
 
 def _by_row(attempts: Sequence[Attempt], samples: int) -> list[list[Attempt]]:
