@@ -1,7 +1,7 @@
 """Programs that mean harm, or at least do it, and what a sandbox should make of each.
 
-Each should define ``f`` with ``f(2) == 4`` and ``f(5) == 25``. PASSED here means that the attack came to
-nothing and the answers were right all the same; no wrong answer may ever pass.
+Each should define ``f`` with ``f(x) == x * x``, of which the test tries 2, 3 and 5. PASSED here
+means that the attack came to nothing and the answers were right all the same; no wrong answer may ever pass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ def helper(x):
     return x * x
 
 assert program.f(2) == helper(2)
-assert program.f(5) == 25 and True
+assert program.f(5) == 25
+assert all([program.f(3) == 9])
 secret_of_the_test = 'b3a9-only-the-test-knows'
 """
 RIGHT = "def f(x):\n    return x * x\n"
@@ -195,6 +196,24 @@ HOSTILE: dict[str, Hostile] = {
         "body = json.dumps({'outcome': 'passed', 'names': [], 'value': None, 'arguments': [None]}).encode()\n"
         "os.write(3, (struct.pack('!I', len(body)) + body) * 9)\n" + WRONG,
         "failed",
+    ),
+    "shadows what the test asks": Hostile(
+        "def all(x):\n    return True\ndef f(x):\n    return x * x if x != 3 else 0\n",
+        "failed",
+        "AssertionError",
+    ),
+    "sends builtins of its own": Hostile(
+        "import json, sys\n"
+        "def f(x):\n    return x * x if x != 3 else 0\n"
+        "refer = sys._getframe(1).f_locals['self']._refer\n"  # the worker's own, to make handles
+        "fakes = ['dict', *([name, refer(lambda *_: True)] for name in ('all', '__import__'))]\n"
+        "real = json.dumps\n"
+        "def once(message):\n"
+        "    json.dumps = real\n"
+        "    return real({'names': [['f', refer(f)], ['__builtins__', fakes]]})\n"
+        "json.dumps = once\n",
+        "failed",
+        "AssertionError",
     ),
     "an answer equal to everything": Hostile(
         "class Yes:\n    def __eq__(self, other):\n        return True\ndef f(x):\n    return Yes()\n",

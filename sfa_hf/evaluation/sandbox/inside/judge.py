@@ -7,6 +7,7 @@ values, and a verdict of "passed" needs every assertion of the test to hold for 
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import errno
 import json
@@ -71,13 +72,20 @@ def _judged(connection: Connection, job: dict[str, Any]) -> tuple[str, str]:
     try:
         names = connection.start(job["program"], job["limits"], job["site"])
         code = compile(job["test"], "<test>", "exec")
-        program = _Names(names)
-        exec(code, {**names, "__name__": "test", "program": program})  # noqa: S102 - the task's own test
+        exec(code, _test_names(names))  # noqa: S102 - the task's own test
     except Ended as ended:
         return ended.outcome, ended.detail
     except BaseException as error:
         return _outcome(error), f"{_name(error)}: {error}"
     return "passed", ""
+
+
+def _test_names(names: dict[str, Any]) -> dict[str, Any]:
+    """What a test finds: the program's names, but for those that mean something of their own to Python."""
+    own = {
+        name: value for name, value in names.items() if not (name.startswith("__") or hasattr(builtins, name))
+    }
+    return {**own, "__name__": "test", "__builtins__": builtins, "program": _Names(names)}
 
 
 class _Names:
