@@ -90,7 +90,7 @@ HOSTILE: dict[str, Hostile] = {
         "import socket\nsocket.create_connection(('1.1.1.1', 80), 5)\n", "forbidden"
     ),
     "connects to this machine": Hostile(
-        "import socket\nsocket.create_connection(('127.0.0.1', PORT), 5)\n", "forbidden failed"
+        "import socket\nsocket.create_connection(('127.0.0.1', PORT), 5)\n", "forbidden failed", "[Errno"
     ),
     "asks for a name": Hostile("import socket\nsocket.getaddrinfo('example.org', 80)\n", "forbidden"),
     "fetches a page": Hostile(
@@ -117,14 +117,20 @@ HOSTILE: dict[str, Hostile] = {
         "FileNotFoundError",
     ),
     "writes outside": Hostile("open('OUTSIDE/written', 'w').write('x')\n", "failed", "FileNotFoundError"),
-    "writes to the system": Hostile("open('/usr/bin/python3', 'ab').write(b'x')\n", "forbidden failed"),
+    "writes to the system": Hostile(
+        "open('/usr/bin/python3', 'ab').write(b'x')\n", "forbidden failed", "[Errno"
+    ),
     "makes a folder at the top": Hostile("import os\nos.mkdir('/new')\n", "forbidden"),
     "writes to the sandbox's code": Hostile(
         "import os, sfa_hf.evaluation.sandbox.inside.judge as judge\nos.remove(judge.__file__)\n", "forbidden"
     ),
-    "becomes root": Hostile("import os\nos.setuid(0)\n", "forbidden failed"),
-    "makes a user namespace": Hostile(
-        LIBC + "refused = libc.unshare(0x10000000) == -1\n" + REFUSED, "passed"
+    "becomes root": Hostile("import os\nos.setuid(0)\n", "forbidden failed", "[Errno"),
+    "works from a user namespace of its own": Hostile(  # which it may not even get
+        LIBC + "libc.unshare(0x10020000)\n"
+        "read_write = libc.mount(None, b'/usr', None, 32 | 4096, None)\n"
+        "traced = libc.ptrace(16, os.getppid(), 0, 0)\n"
+        "refused = read_write == traced == -1\n" + REFUSED,
+        "passed",
     ),
     "mounts": Hostile(
         LIBC + "refused = libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) == -1\n" + REFUSED, "passed"

@@ -19,9 +19,6 @@ from sfa_hf.evaluation.scoring import code
 from sfa_hf.evaluation.scoring.code import Attempt
 from sfa_hf.tasks import Encoding, Row, Scoring, Task, load_task
 
-ROOT = Path(__file__).parents[2]
-TASKS = ROOT / "configs" / "tasks"
-DATA = ROOT.parent / "shared" / "data"
 ROWS = [
     {
         "prompt": f"def f{i}(x):\n",
@@ -182,58 +179,3 @@ def test_rows_can_be_left_out_by_value(tmp_path: Path) -> None:
         ConfigError, match=r"heldout.0.without.nam: row 1 has no such column .did you mean 'name'"
     ):
         Task(wrong, tmp_path).heldout_rows()
-
-
-# -------------------------------------------------------------------------------------- the public data sets
-
-
-def references(name: str, step: int) -> tuple[int, dict[str, Verdict]]:
-    """How many reference solutions of a shipped task were run as completions, and those that did not pass."""
-    task = load_task(f"local/{name}", search=[TASKS], data_dir=DATA)
-    rows = task.heldout_rows()[::step]
-    section = task.config.scoring.code
-    assert section is not None
-    programs = code.programs_of(rows, [row.target for row in rows], task.config.scoring)
-    box = available_box()
-    assert box is not None
-    found = code.run_programs(programs, box, code.limits_of(section), workers=2)
-    failed = {row.columns["task_id"]: each for row, each in zip(rows, found, strict=True) if not each.passed}
-    return len(rows), failed
-
-
-has_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real rows of ../shared/data are not here")
-
-
-@needs_sandbox
-@has_data
-@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
-def test_some_references_pass(name: str) -> None:
-    count, failed = references(name, step=8)
-    assert (count, failed) == ({"humaneval": 21, "mbpp": 62}[name], {})
-
-
-@needs_sandbox
-@has_data
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "rows"), [("humaneval", 164), ("mbpp", 494)])
-def test_all_references_pass(name: str, rows: int) -> None:
-    assert references(name, step=1) == (rows, {})
-
-
-@needs_sandbox
-@has_data
-@pytest.mark.slow
-def test_all_training_references_of_mbpp_pass() -> None:
-    lines = (DATA / "code/mbpp_mxeval/train.jsonl").read_text().splitlines()
-    broken = set(json.loads((DATA / "code/mbpp_mxeval/canonical_solution_fails_py311.json").read_text()))
-    rows = [row for row in map(json.loads, lines) if row["task_id"] not in broken]
-    scoring = load_task("local/mbpp", search=[TASKS], data_dir=DATA).config.scoring
-    programs = code.programs_of(
-        [Row(row["prompt"], "", columns=row) for row in rows],
-        [row["canonical_solution"] for row in rows],
-        scoring,
-    )
-    assert scoring.code is not None
-    found = code.run_programs(programs, available_box(), code.limits_of(scoring.code), workers=2)
-    failed = [row["task_id"] for row, each in zip(rows, found, strict=True) if not each.passed]
-    assert (len(rows), failed) == (465, [])

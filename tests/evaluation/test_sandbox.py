@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
@@ -203,6 +204,13 @@ assert named(key=3) == 3 and program.math is math
 
 def test_a_test_uses_a_program_as_if_it_were_beside_it(box: Box) -> None:
     verdict = run_program(Program(PYTHON, PYTHON_TEST), box, LIMITS)
+    assert verdict.passed, verdict
+
+
+@pytest.mark.skipif(os.statvfs("/proc/sys").f_flag & os.ST_RDONLY, reason="/proc/sys is read-only here")
+def test_there_are_no_namespaces_in_the_namespace(box: Box) -> None:
+    source = "import ctypes\ndef f(flags):\n    return ctypes.CDLL(None).unshare(flags)\n"
+    verdict = run_program(Program(source, "assert f(0) == 0 and f(0x10000000) == -1"), box, LIMITS)
     assert verdict.passed, verdict
 
 

@@ -11,6 +11,7 @@ RLIMIT_NPROC counted by user namespace.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -137,8 +138,16 @@ def _pivot_root(new: str, old: str) -> None:
 
 
 def _forbid_namespaces() -> None:
-    """No namespaces in the namespace: in one of its own a program would have every capability again."""
-    Path("/old/proc/sys/user/max_user_namespaces").write_text("0")
+    """No namespaces in the namespace: in one of its own a program would have every capability again.
+
+    That would not lead out of this one, but to more of the kernel. Containers mount /proc/sys read-only: there
+    this second wall is missing.
+    """
+    try:
+        Path("/old/proc/sys/user/max_user_namespaces").write_text("0")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
 
 
 def _become_nobody() -> None:

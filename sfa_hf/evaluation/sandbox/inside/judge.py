@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sfa_hf.evaluation.sandbox.inside.remote import Connection, Ended
+from sfa_hf.evaluation.sandbox.inside.endings import Ended
+from sfa_hf.evaluation.sandbox.inside.remote import Connection
 from sfa_hf.evaluation.sandbox.inside.worker import serve
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36  # linux/prctl.h

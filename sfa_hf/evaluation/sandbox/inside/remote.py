@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import builtins
 import os
 import select
-import signal
 import socket
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from sfa_hf.evaluation.sandbox.inside.codec import pack, unpack
+from sfa_hf.evaluation.sandbox.inside.endings import Ended, departure, ended, raise_in_test
 from sfa_hf.evaluation.sandbox.inside.frames import Reader, TooLargeError, framed
 
 _TICK_SECONDS = 0.05
-
-
-class Ended(BaseException):
-    """The program did not come back: it died, left, printed too much. Not for a test's ``except`` clause.
-
-    Args:
-        outcome: what became of it; one of the outcomes' names.
-        detail: more about it.
-    """
-
-    def __init__(self, outcome: str, detail: str) -> None:
-        super().__init__(outcome, detail)
-        self.outcome = outcome
-        self.detail = detail
 
 
 class Remote:
@@ -126,7 +111,7 @@ class Connection:
         while (reply := self._message()) is None:
             self._wait([])
         if "raised" in reply:
-            _raise(reply["raised"])
+            raise_in_test(reply["raised"])
         return reply
 
     def _sent(self, message: memoryview) -> int:
@@ -142,8 +127,8 @@ class Connection:
             self._take_output()
         if self._channel.fileno() in ready[0]:
             self._take_message()
-        elif not ready[0] and (ended := _ended(self._pid)) is not None:
-            raise _departure(*ended, self._cpu_seconds)
+        elif not ready[0] and (end := ended(self._pid)) is not None:
+            raise departure(*end, self._cpu_seconds)
         return ready
 
     def _take_output(self) -> None:
@@ -176,8 +161,8 @@ class Connection:
         """The channel is closed: see how the process ends, which is a moment away or never comes."""
         deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline:
-            if (ended := _ended(self._pid)) is not None:
-                raise _departure(*ended, self._cpu_seconds)
+            if (end := ended(self._pid)) is not None:
+                raise departure(*end, self._cpu_seconds)
             time.sleep(0.01)
         raise Ended("exited", "closed its channel")
 
@@ -199,42 +184,3 @@ def _put_into(mine: Any, changed: Any) -> None:
     elif isinstance(mine, (dict, set)):
         mine.clear()
         mine.update(changed)
-
-
-def _ended(pid: int) -> tuple[int, float] | None:
-    """Wait status and processor seconds of a process that has ended; None while it runs."""
-    found, status, usage = os.wait4(pid, os.WNOHANG)
-    return (status, usage.ru_utime + usage.ru_stime) if found else None
-
-
-def _departure(status: int, seconds: float, limit: int) -> Ended:
-    if not os.WIFSIGNALED(status):
-        return Ended(
-            "exited", f"exit status {os.waitstatus_to_exitcode(status)} before the test had finished"
-        )
-    number = os.WTERMSIG(status)
-    # the kernel kills a second after SIGXCPU; its clock and the accounting differ by a tick
-    if number == signal.SIGXCPU or (number == signal.SIGKILL and seconds > limit):
-        return Ended("timeout", f"more than {limit} s of processor time")
-    return Ended("crashed", signal.Signals(number).name)
-
-
-def _raise(raised: dict[str, Any]) -> NoReturn:
-    """Raise in the test what the program raised, as the nearest built-in exception."""
-    if raised["too_large"]:
-        raise Ended("too_much_output", raised["message"])
-    if "Exception" not in raised["bases"]:  # SystemExit, KeyboardInterrupt, a BaseException of its own
-        outcome = "exited" if raised["type"] == "SystemExit" else "failed"
-        raise Ended(outcome, f"{raised['type']}: {raised['message']}")
-    known = (getattr(builtins, name, None) for name in raised["bases"])
-    kind = next(each for each in known if isinstance(each, type) and issubclass(each, Exception))
-    error = _made(kind, raised["message"])
-    error.program_raised = raised  # type: ignore[attr-defined]  # read by the judge
-    raise error
-
-
-def _made(kind: type[Exception], message: str) -> Exception:
-    try:
-        return kind(message)
-    except TypeError:  # UnicodeDecodeError and its like want five arguments
-        return Exception(message)
