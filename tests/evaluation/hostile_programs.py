@@ -122,7 +122,9 @@ HOSTILE: dict[str, Hostile] = {
     ),
     "makes a folder at the top": Hostile("import os\nos.mkdir('/new')\n", "forbidden"),
     "writes to the sandbox's code": Hostile(
-        "import os, sfa_hf.evaluation.sandbox.inside.judge as judge\nos.remove(judge.__file__)\n", "forbidden"
+        "import os, sfa_hf.evaluation.sandbox.inside.judge as judge\nos.remove(judge.__file__)\n",
+        "forbidden",
+        "Read-only",
     ),
     "becomes root": Hostile("import os\nos.setuid(0)\n", "forbidden failed", "[Errno"),
     "works from a user namespace of its own": Hostile(  # which it may not even get

@@ -140,8 +140,8 @@ def _pivot_root(new: str, old: str) -> None:
 def _forbid_namespaces() -> None:
     """No namespaces in the namespace: in one of its own a program would have every capability again.
 
-    That would not lead out of this one, but to more of the kernel. Containers mount /proc/sys read-only: there
-    this second wall is missing.
+    That would not lead out of this one, but to more of the kernel. Containers mount /proc/sys read-only:
+    there this second wall is missing.
     """
     try:
         Path("/old/proc/sys/user/max_user_namespaces").write_text("0")
