@@ -8,7 +8,7 @@ import torch
 from sfa_hf.evaluation.sampling import Draw
 
 LOGITS = torch.tensor([0.3, -1.0, 2.0, 0.3, -torch.inf, 1.1])
-DRAWS = 20_000
+DRAWS = 6_000
 
 
 def drawn(temperature: float, top_p: float, seed: int = 0) -> np.ndarray:
