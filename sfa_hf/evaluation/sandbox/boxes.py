@@ -20,6 +20,8 @@ from sfa_hf.evaluation.sandbox.view import CODE, ENVIRONMENT, PACKAGE, SCRATCH, 
 
 INSIDE = Path(__file__).parent / "inside"
 _PROBE_SECONDS = 20.0
+# the judge's imports too: nobody must be able to read the package
+_PROBE = f"import sys; sys.path[0] = {CODE!r}; import {PACKAGE.replace('/', '.')}.judge; print('shut in')"
 _MOST_FOLDER_BYTES = 1 << 20
 
 
@@ -67,16 +69,8 @@ class Bubblewrap:
     def command(self, inner: Sequence[str], disk_bytes: int) -> list[str]:
         view = system_view()
         found = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
-        found += [
-            "--new-session",
-            "--as-pid-1",
-            "--cap-drop",
-            "ALL",
-            "--uid",
-            f"{NOBODY}",
-            "--gid",
-            f"{NOBODY}",
-        ]
+        found += ["--new-session", "--as-pid-1", "--cap-drop", "ALL"]
+        found += ["--uid", f"{NOBODY}", "--gid", f"{NOBODY}"]
         for path in view.shown:
             found += ["--ro-bind", path, path]
         found += ["--ro-bind", str(INSIDE), f"{CODE}/{PACKAGE}"]
@@ -141,7 +135,7 @@ class Bare:
 
 @functools.cache
 def available_box() -> Box | None:
-    """The best box that works here, or None. Tried by running Python in it, once a process."""
+    """The best box that works here, or None. Tried by loading the judge in it, once a process."""
     return next((box for box in (Bubblewrap(), Namespaces()) if problem_with(box) is None), None)
 
 
@@ -150,7 +144,7 @@ def problem_with(box: Box) -> str | None:
     """Why a box does not work here; None if it does."""
     if sys.platform != "linux":
         return "needs Linux"
-    inner = [interpreter(), "-s", "-S", "-c", "print('shut in')"]
+    inner = [interpreter(), "-s", "-S", "-B", "-c", _PROBE]
     command = box.command(inner, _MOST_FOLDER_BYTES)
     if shutil.which(command[0]) is None:
         return f"there is no {command[0]}"
