@@ -24,7 +24,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfa_hf.cli import is_first_process, run_main
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation import EvaluationOptions, LmEvalOptions, TaskScore, evaluate_task, score_table
+from sfa_hf.evaluation import (
+    EvaluationOptions,
+    LmEvalOptions,
+    TaskScore,
+    check_tasks,
+    evaluate_task,
+    score_table,
+)
 from sfa_hf.evaluation.harness import Harness, check_lm_eval, lm_eval_table
 from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.files import read_json, write_json
@@ -125,6 +132,7 @@ def find_tasks(options: Options) -> list[Task]:
             raise ConfigError("task", f"two tasks are named {task.name!r}", "a name of its own for each task")
         # a bad file is found before the model is loaded
         task.heldout_rows(few_shot=options.evaluation.few_shot)
+    check_tasks(tasks, options.evaluation)
     return tasks
 
 

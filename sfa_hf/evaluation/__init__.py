@@ -11,7 +11,7 @@ from sfa_hf.evaluation.compare import (
 from sfa_hf.evaluation.options import EvaluationOptions, LmEvalOptions
 from sfa_hf.evaluation.records import read_records
 from sfa_hf.evaluation.run_comparison import TaskComparison, compare_folders, parse_stages
-from sfa_hf.evaluation.score import TaskScore, evaluate_task
+from sfa_hf.evaluation.score import TaskScore, check_tasks, evaluate_task
 from sfa_hf.evaluation.table import comparison_table, score_table
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "TaskScore",
     "Transitions",
     "chance_level",
+    "check_tasks",
     "compare_folders",
     "comparison_table",
     "evaluate_task",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
@@ -18,12 +20,16 @@ from sfa_hf.evaluation.answers import cut_at
 from sfa_hf.evaluation.batching import padded
 from sfa_hf.evaluation.live import LiveModel
 
+#: From the number of columns before the first generated token to what picks the tokens.
+Choose = Callable[[int], LogitsProcessor]
+
 
 def greedy_answers(
     live: LiveModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     stop: Sequence[str],
+    choose: Choose | None = None,
 ) -> list[str]:
     """The model's greedy continuations, one a prompt, each as if the prompt were alone.
 
@@ -32,6 +38,7 @@ def greedy_answers(
         prompts: token ids; padded on the left, where attention mask and position ids leave the padding out.
         max_new_tokens: an answer has at most so many tokens.
         stop: an answer ends before the first of these strings.
+        choose: makes the token it picks the likeliest one, for answers that are not greedy.
     """
     ids, mask = padded(prompts, live.pad_id, "left", live.device)
     config = GenerationConfig(
@@ -49,15 +56,25 @@ def greedy_answers(
         attention_mask=mask,
         generation_config=config,
         stopping_criteria=criteria,
+        logits_processor=LogitsProcessorList([choose(prompt_length)] if choose else []),
         synced_gpus=live.sharded,
     )
-    return [_text(row, live, stop) for row in generated[:, prompt_length:].tolist()]
+    rows = generated[:, prompt_length:].tolist()
+    return [_text(prompt, row, live, stop) for prompt, row in zip(prompts, rows, strict=True)]
 
 
-def _text(generated: Sequence[int], live: LiveModel, stop: Sequence[str]) -> str:
+def _text(prompt: Sequence[int], generated: Sequence[int], live: LiveModel, stop: Sequence[str]) -> str:
     """Text up to the first end token or stop string; what ``generate`` put behind it is cut off."""
     answer = list(takewhile(lambda token: token not in live.end_ids, generated))
-    return cut_at(decode(live.tokenizer, answer), stop)
+    return cut_at(continuation(live.tokenizer, prompt, answer), stop)
+
+
+def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], answer: Sequence[int]) -> str:
+    """Text of ``answer`` where it stands: some tokenizers drop a space from the first token they decode."""
+    before = decode(tokenizer, prompt[-1:])
+    whole = decode(tokenizer, [*prompt[-1:], *answer])
+    # a prompt that ends inside a character: the answer's bytes complete it, and stand for themselves
+    return whole.removeprefix(before) if whole.startswith(before) else decode(tokenizer, answer)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.options import EvaluationOptions
 from sfa_hf.evaluation.records import write_records
-from sfa_hf.evaluation.scoring import choice, generate, perplexity
+from sfa_hf.evaluation.sandbox import box_for
+from sfa_hf.evaluation.scoring import choice, code, generate, perplexity
 from sfa_hf.evaluation.scoring.base import Asked, Job, Kind
 from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.evaluation.untouched import untouched
@@ -23,7 +25,7 @@ from sfa_hf.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
-KINDS: dict[str, Kind] = {"generate": generate, "choice": choice, "perplexity": perplexity}
+KINDS: dict[str, Kind] = {"generate": generate, "choice": choice, "perplexity": perplexity, "code": code}
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class TaskScore:
     Attributes:
         task: the task's name.
         metric: name of the primary metric.
-        value: the primary metric, higher is better: in [0, 1] for accuracies, exact match and F1; minus the
-            mean negative log-likelihood in nats a token for perplexity tasks.
+        value: the primary metric, higher is better: in [0, 1] for accuracies, exact match, F1 and pass@1;
+            minus the mean negative log-likelihood in nats a token for perplexity tasks.
         stderr: standard error of ``value`` over rows.
         rows: held-out rows scored, each once.
         metrics: every metric by name, the primary one's raw form among them, and ``prompts_cut``, the number
@@ -88,6 +90,16 @@ def evaluate_task(
         score = from_first_process(lambda: _judged(kind, job, asked, records_path))
     _log(score, time.perf_counter() - started)
     return score
+
+
+def check_tasks(tasks: Sequence[Task], options: EvaluationOptions) -> None:
+    """Refuse what this machine cannot score, before anything is trained.
+
+    Raises:
+        ConfigError: a task has programs to be run, and there is neither a sandbox nor leave to do without.
+    """
+    if any(task.config.scoring.kind == "code" for task in tasks):
+        box_for(allow_unsandboxed=options.allow_unsandboxed_code)
 
 
 def _judged(kind: Kind, job: Job, asked: Asked[Any], records_path: Path | None) -> TaskScore:

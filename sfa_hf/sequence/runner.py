@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 from sfa_hf.engines.build_locks import warn_of_build_locks
 from sfa_hf.engines.zero_init import saved_bytes
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation import evaluate_task
+from sfa_hf.evaluation import check_tasks, evaluate_task
 from sfa_hf.evaluation.harness import check_lm_eval
 from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.files import write_json
@@ -71,6 +71,7 @@ class _Run:
     def __init__(self, config: RunConfig) -> None:
         for task in config.tasks:
             task.check(config.evaluation.few_shot)
+        check_tasks(config.tasks, config.evaluation)
         if config.evaluation.lm_eval is not None:
             check_lm_eval(config.evaluation.lm_eval)
         self.config = config

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sfa_hf.tasks.code import CodeScoring
 from sfa_hf.tasks.few_shot import FewShot
 from sfa_hf.tasks.templates import Condition, ListTemplate, Template
 
-Kind = Literal["generate", "choice", "perplexity"]
-Metric = Literal["exact_match", "accuracy", "f1", "nll"]
+Kind = Literal["generate", "choice", "perplexity", "code"]
+Metric = Literal["exact_match", "accuracy", "f1", "nll", "pass@1"]
 Scalar = str | int | float | bool | None
 
 #: The metrics of each kind of scoring; the first is the default.
@@ -19,6 +20,7 @@ METRICS: dict[Kind, tuple[Metric, ...]] = {
     "generate": ("exact_match", "f1"),
     "choice": ("accuracy", "f1"),
     "perplexity": ("nll",),
+    "code": ("pass@1",),
 }
 
 
@@ -94,10 +96,11 @@ class Scoring(_Strict):
 
     Attributes:
         kind: "generate": greedy continuation compared with the target; "choice": the choice with the highest
-            log-likelihood; "perplexity": minus the mean negative log-likelihood of the target's tokens.
+            log-likelihood; "perplexity": minus the mean negative log-likelihood of the target's tokens;
+            "code": programs that the model writes are run against their tests.
         metric: by kind, see :data:`METRICS`.
         extract: regular expression searched in output and target before they are compared: the last match
-            counts, its first group if it has one.
+            counts, its first group if it has one. For code, what it finds in the output is the completion.
         also_extract: further patterns by name, for the output alone; each gives a metric
             ``exact_match_NAME`` beside the primary one.
         ignore: regular expression whose matches do not count when two answers are compared, e.g. ``[,$]``.
@@ -105,6 +108,7 @@ class Scoring(_Strict):
         positive: the class that F1 is about.
         max_new_tokens: where generation stops at the latest.
         stop: generation also ends before the first of these strings.
+        code: of kind code: how programs are made and tested.
     """
 
     kind: Kind
@@ -116,6 +120,7 @@ class Scoring(_Strict):
     positive: str | None = None
     max_new_tokens: int = Field(default=64, gt=0)
     stop: list[str] = []
+    code: CodeScoring | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -145,6 +150,8 @@ class Scoring(_Strict):
             raise ValueError("metric f1 needs positive, the class it is about; no other metric has one")
         if self.also_extract and not (self.kind == "generate" and self.extract is not None):
             raise ValueError("also_extract stands beside the extract of kind generate")
+        if (self.kind == "code") != (self.code is not None):
+            raise ValueError("kind code needs a code section with its test; no other kind has one")
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -29,12 +29,14 @@ class Row:
         target: what it should continue with.
         choices: the answers to choose from; empty for a training row and for tasks without choices.
         index: position in the task's list of held-out (or training) rows.
+        columns: of a held-out row whose answer is a program: what its program and its test are made of.
     """
 
     prompt: str
     target: str
     choices: tuple[str, ...] = ()
     index: int = 0
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Task:
@@ -111,7 +113,7 @@ class Task:
 
     def _rows(self, part: str, position: int, source: DataSource) -> list[Row]:
         key = f"{self.name}.{part}.{position}"
-        render = _Renderer(self.config, source, key, with_choices=part == "heldout")
+        render = _Renderer(self.config, source, key, heldout=part == "heldout")
         rendered = (render(number, row) for number, row in read_source(source, self._data_dir, key))
         short = (row for row in rendered if _length(row) <= (source.max_chars or _length(row)))
         rows = list(islice(short, source.limit))
@@ -125,16 +127,20 @@ class Task:
 class _Renderer:
     """Turns a source's columns into a :class:`Row`; says which row and column fails."""
 
-    def __init__(self, config: TaskConfig, source: DataSource, key: str, *, with_choices: bool) -> None:
+    def __init__(self, config: TaskConfig, source: DataSource, key: str, *, heldout: bool) -> None:
         self._key, self._path = key, source.path
         self._prompt = Template(config.prompt if source.prompt is None else source.prompt)
         self._target = Template(config.target if source.target is None else source.target)
         choices = config.choices if source.choices is None else source.choices
-        self._choices = ListTemplate(choices) if with_choices and choices is not None else None
+        self._choices = ListTemplate(choices) if heldout and choices is not None else None
+        code = config.scoring.code if heldout else None
+        self._code = {"program": Template(code.program), "test": Template(code.test)} if code else {}
 
     def __call__(self, number: int, columns: Mapping[str, Any]) -> Row:
         prompt = self._render("prompt", self._prompt, number, columns)
         target = self._render("target", self._target, number, columns)
+        if self._code:
+            return Row(prompt, target, columns=self._checked(number, {**columns, "completion": target}))
         if self._choices is None:
             return Row(prompt, target)
         choices = self._render("choices", self._choices, number, columns)
@@ -144,6 +150,12 @@ class _Renderer:
                 f"{self._key}.target", f"{self._path} row {number} has target {target!r:.60}", right
             )
         return Row(prompt, target, choices)
+
+    def _checked(self, number: int, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The columns, once program and test have been seen to render with them."""
+        for name, template in self._code.items():
+            self._render(name, template, number, columns)
+        return columns
 
     def _render(self, field: str, template: Any, number: int, columns: Mapping[str, Any]) -> Any:
         key, where = f"{self._key}.{field}", f"{self._path} row {number}"

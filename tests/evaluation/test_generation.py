@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from small_models import FAMILIES, model, rows, tokenizer
-from transformers import GenerationConfig, PreTrainedModel
+from tokenizers import Tokenizer, decoders, models
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.answers import cut_at
-from sfa_hf.evaluation.generation import StopBefore, greedy_answers
+from sfa_hf.evaluation.generation import StopBefore, continuation, greedy_answers
 from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.prompts import generation_prompts
 from sfa_hf.evaluation.untouched import untouched
@@ -135,3 +136,16 @@ def test_a_tokenizer_with_a_pad_token_makes_no_difference(tmp_path: Path) -> Non
     padded = LiveModel(live.model, padding)
     assert padded.pad_id != live.pad_id
     assert answers(padded, prompts_of(padded)) == plain
+
+
+def test_the_space_that_an_answer_begins_with_stays() -> None:
+    """Llama's kind of tokenizer drops the space of the first token it decodes; indented code needs it."""
+    words = ["def", "▁", "▁▁▁▁", "▁return", "return", ":", "▁def"]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="▁"))
+    steps = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]  # Llama 2's own
+    backend.decoder = decoders.Sequence(steps)
+    llama = PreTrainedTokenizerFast(tokenizer_object=backend)
+    colon, indent, returned = 5, 2, 4
+    assert llama.decode([indent, returned]) == "   return"
+    assert continuation(llama, [0, colon], [indent, returned]) == "    return"
+    assert continuation(llama, [0, colon], []) == ""

@@ -1,0 +1,146 @@
+"""The first process in a sandbox: starts the program in a second one, runs the test, writes the verdict.
+
+The test runs here and the program there, so that a program cannot reach what decides: it never sees the
+test, the verdict's channel or this interpreter's builtins; all it can do is answer the test's calls with
+values, and a verdict of "passed" needs every assertion of the test to hold for them.
+"""
+
+from __future__ import annotations
+
+import builtins
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sfa_hf.evaluation.sandbox.inside.endings import Ended
+from sfa_hf.evaluation.sandbox.inside.remote import Connection
+from sfa_hf.evaluation.sandbox.inside.worker import serve
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36  # linux/prctl.h
+#: Written before the program runs: whoever reads no verdict behind it knows that the program is to blame.
+STARTED = b"started\n"
+# what the kernel says to a program that wants more than its sandbox has
+_FORBIDDEN = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL}
+
+
+def main() -> NoReturn:
+    """Judge the one program that standard input describes (JSON); the verdict goes to standard output."""
+    _prctl(_PR_SET_DUMPABLE, 0)  # or the program could write to this process's memory
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    verdicts = os.dup(1)
+    ours, theirs = socket.socketpair()
+    output, printed = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _run_worker(theirs, printed)
+    os.close(printed)
+    theirs.close()
+    job = json.load(sys.stdin)  # only now: the program's process has no copy of it
+    os.write(verdicts, STARTED)
+    sys.path += job["site"]
+    _quiet()
+    signal.signal(signal.SIGALRM, lambda *_: _end(verdicts, "timeout", f"more than {job['seconds']:g} s"))
+    signal.setitimer(signal.ITIMER_REAL, job["seconds"])
+    resource.setrlimit(resource.RLIMIT_AS, (job["limits"]["AS"], job["limits"]["AS"]))
+    connection = Connection(ours, output, pid, job["most_output"], job["limits"]["CPU"])
+    _end(verdicts, *_judged(connection, job))
+
+
+def _run_worker(channel: socket.socket, output: int) -> NoReturn:
+    try:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        serve(channel, output)
+    finally:
+        os._exit(0)
+
+
+def _quiet() -> None:
+    """What a test prints goes nowhere."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+
+
+def _judged(connection: Connection, job: dict[str, Any]) -> tuple[str, str]:
+    try:
+        names = connection.start(job["program"], job["limits"], job["site"])
+        code = compile(job["test"], "<test>", "exec")
+        exec(code, _test_names(names))  # noqa: S102 - the task's own test
+    except Ended as ended:
+        return ended.outcome, ended.detail
+    except BaseException as error:
+        return _outcome(error), f"{_name(error)}: {error}"
+    return "passed", ""
+
+
+def _test_names(names: dict[str, Any]) -> dict[str, Any]:
+    """What a test finds: the program's names, but for those that mean something of their own to Python."""
+    own = {
+        name: value for name, value in names.items() if not (name.startswith("__") or hasattr(builtins, name))
+    }
+    return {**own, "__name__": "test", "__builtins__": builtins, "program": _Names(names)}
+
+
+class _Names:
+    """``program.f`` in a test: the program's f, whatever the test itself calls f."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._names:
+            raise NameError(f"the program defines no {name!r}")
+        return self._names[name]
+
+
+def _name(error: BaseException) -> str:
+    return getattr(error, "program_raised", {}).get("type", type(error).__name__)
+
+
+def _outcome(error: BaseException) -> str:
+    raised = getattr(error, "program_raised", None)
+    if raised is None:
+        return "out_of_memory" if isinstance(error, MemoryError) else "failed"
+    if "MemoryError" in raised["bases"]:
+        return "out_of_memory"
+    if raised["type"] == "BlockingIOError" or "start new thread" in raised["message"]:
+        return "too_many_processes"
+    if raised["errno"] in (errno.ENOSPC, errno.EFBIG):
+        return "too_much_output"
+    if raised["errno"] in _FORBIDDEN or raised["type"] == "gaierror":
+        return "forbidden"
+    return "failed"
+
+
+def _end(verdicts: int, outcome: str, detail: str) -> NoReturn:
+    """Write the verdict and leave; as process 1 of its namespace, everything in it leaves too."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    os.write(verdicts, json.dumps({"outcome": outcome, "detail": detail[:500]}).encode())
+    if os.getpid() != 1:
+        _sweep()
+    os._exit(0)
+
+
+def _sweep() -> None:
+    """Without a namespace: kill the descendants, which come to this process when their parents end."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    for _ in range(100):
+        pids = [int(pid) for pid in children.read_text().split()]
+        if not pids:
+            return
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
