@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sfa_hf.checkpoints.folder import SavedModel, open_model
+from sfa_hf.checkpoints.heap import keep_freed_blocks
 from sfa_hf.checkpoints.output import TensorFiles, new_folder, refuse_existing
 from sfa_hf.checkpoints.plan import Job, Plan
 from sfa_hf.checkpoints.recipe import Recipe
@@ -100,6 +101,7 @@ class _Work:
         self._bar = tqdm(total=0, unit="param", unit_scale=True, disable=not progress, delay=0.5)
 
     def run(self) -> None:
+        keep_freed_blocks()
         with (
             self._bar,
             _one_thread_each() as start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,10 @@ class Thresholds(Survey):
         shift, width = self._shifts[self._level], self._digit_bits()
         digits = bits >> shift
         if self._level:
-            digits = digits[digits >> width == self._prefixes[k]] & ((1 << width) - 1)
+            in_bucket = np.flatnonzero(
+                (digits >> width).numpy() == self._prefixes[k]
+            )  # few: faster than a mask
+            digits = digits[torch.from_numpy(in_bucket)] & ((1 << width) - 1)
         return torch.bincount(digits, minlength=1 << width)
 
     def _digit_bits(self) -> int:
