@@ -190,10 +190,11 @@ POSITIVE = arrays("float64", ENTRIES, elements=st.floats(0, 10)).map(torch.from_
 
 
 @FEW
-@given(TENSORS, TENSORS, POSITIVE, POSITIVE, st.floats(0, 1), st.sampled_from([0.5, 1.0]))
+@given(st.tuples(TENSORS, TENSORS), st.tuples(POSITIVE, POSITIVE), st.floats(0, 1), st.sampled_from([0.5, 1]))
 def test_fisher_is_its_definition(
-    theta_o: Tensor, theta: Tensor, f_o: Tensor, f: Tensor, beta: float, power: float
+    thetas: tuple[Tensor, Tensor], fs: tuple[Tensor, Tensor], beta: float, power: float
 ) -> None:
+    (theta_o, theta), (f_o, f) = thetas, fs
     rule = Fisher(weights=[beta, 1 - beta], power=power, epsilon=1e-3)
     epsilon = 1e-3 * (float(f.mean() + f_o.mean()) / 2 or 1.0)
     w_o, w = beta * (f_o + epsilon) ** power, (1 - beta) * (f + epsilon) ** power
