@@ -120,7 +120,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: recipe(models=("a", "words")),
-        "models.1: words has lm_head.weight of shape [300, 32], base [320, 32] (one vocabulary, or vocabulary: common",
+        "models.1: words has lm_head.weight of shape [300, 32], base [320, 32] (one vocabulary, or",
     ),
     (lambda: _folder_with("bin", {}, "pytorch_model.bin"), "models.1: bin has no weights (a pickled .bin"),
     (lambda: _folder_with("adapter", {}, "adapter_config.json"), "models.1: adapter holds a PEFT adapter"),
