@@ -56,10 +56,14 @@ def _explain(details: Sequence[Any], place: _Place, prefix: str) -> ConfigError:
     if isinstance(cause, ConfigError):
         return ConfigError(".".join(part for part in (key, cause.key) if part), cause.problem, cause.right)
     if detail["type"] == "extra_forbidden":
-        return ConfigError(key, "is not a known key", nearest(place.key[-1], place.annotation.model_fields))
+        return ConfigError(key, "is not a known key", nearest(place.key[-1], _keys(place.annotation)))
     if detail["type"] == "missing":
         return ConfigError(key, "is missing", "it has no default")
     return ConfigError(key, f"is {_short(detail['input'])}", " or ".join(_right(each) for each in details))
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _right(detail: Any) -> str:

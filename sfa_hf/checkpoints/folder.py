@@ -1,0 +1,124 @@
+"""A saved model: its config, and its tensors wherever they lie in its files."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfa_hf.checkpoints.stored import Stored, open_tensors
+from sfa_hf.errors import ConfigError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_SAVED = "a folder that save_pretrained wrote, with its weights in safetensors"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """An opened model.
+
+    Attributes:
+        key: the recipe's key that names it, for errors: "base", "models.0".
+        source: as the recipe names it.
+        folder: where it lies.
+        config: of config.json.
+        tensors: by name, of all its files.
+        importances: F by the same names, where the recipe gives them.
+    """
+
+    key: str
+    source: str
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, Stored]
+    importances: dict[str, Stored] | None = None
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Rows of the embedding by the config."""
+        return self.config.get("vocab_size") or (self.config.get("text_config") or {}).get("vocab_size")
+
+
+def open_model(source: str, key: str, stack: ExitStack, fisher: str | None = None) -> SavedModel:
+    """Open a model for as long as ``stack``.
+
+    Args:
+        source: a folder, a Hub id or ``builtin:...``.
+        key: the recipe's key that names it.
+        stack: closes its files.
+        fisher: folder or file of its F.
+
+    Raises:
+        ConfigError: it is not there, or is an adapter, quantised, pickled or broken.
+    """
+    folder = located(source, key)
+    config = _config(folder, key)
+    tensors = _tensors(_weight_files(folder, key), key, stack)
+    importances = None if fisher is None else _importances(Path(fisher).expanduser(), f"{key}.fisher", stack)
+    return SavedModel(key, source, folder, config, tensors, importances)
+
+
+def located(source: str, key: str) -> Path:
+    """Folder of a model."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    from sfa_hf.checkpoints.remote import fetched  # noqa: PLC0415 - seconds that a local merge saves
+
+    return fetched(source, key)
+
+
+def _config(folder: Path, key: str) -> dict[str, Any]:
+    if (folder / "adapter_config.json").is_file():
+        right = "adapters merged into their base first: averages of A and B are not averages of B A"
+        raise ConfigError(key, f"{folder} holds a PEFT adapter", right)
+    config = _json(folder / "config.json", key)
+    if "quantization_config" in config:
+        raise ConfigError(key, f"{folder} is quantised", "weights in floating point")
+    return config
+
+
+def _json(path: Path, key: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(key, f"{path.parent} has no {path.name}", _SAVED) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(key, f"{path} is not valid JSON ({error})", _SAVED) from error
+    if not isinstance(value, dict):
+        raise ConfigError(key, f"{path} holds no keys", _SAVED)
+    return value
+
+
+def _weight_files(folder: Path, key: str) -> list[Path]:
+    if (folder / INDEX).is_file():
+        parts = _json(folder / INDEX, key).get("weight_map")
+        if not isinstance(parts, dict) or not parts:
+            raise ConfigError(key, f"{folder / INDEX} has no weight_map", "an unbroken index file")
+        return [folder / part for part in sorted(set(parts.values()))]
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    pickled = " (a pickled .bin file is not read)" if list(folder.glob("*.bin")) else ""
+    raise ConfigError(key, f"{folder} has no weights{pickled}", _SAVED)
+
+
+def _importances(path: Path, key: str, stack: ExitStack) -> dict[str, Stored]:
+    if not path.exists():
+        raise ConfigError(key, f"there is no {path}", "a safetensors file or a folder of them")
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(key, f"{path} has no safetensors", "a safetensors file or a folder of them")
+    return _tensors(files, key, stack)
+
+
+def _tensors(files: list[Path], key: str, stack: ExitStack) -> dict[str, Stored]:
+    found: dict[str, Stored] = {}
+    for path in files:
+        for name, tensor in open_tensors(path, key, stack):
+            if name in found:
+                raise ConfigError(key, f"{found[name].path} and {path} both hold {name}", "each tensor once")
+            found[name] = tensor
+    return found

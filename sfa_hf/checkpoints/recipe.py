@@ -1,0 +1,220 @@
+"""What to merge, and how: a YAML file, everything checked before a model is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.options import check_pattern
+from sfa_hf.rules import CHECKPOINT_RULES, MergeRule
+from sfa_hf.validation import as_config_error
+
+_EXAMPLES = "see configs/merges/ for examples"
+
+
+class ModelEntry(BaseModel):
+    """One of the models to merge.
+
+    Attributes:
+        path: a folder, a Hub id, or ``builtin:pythia``, ``builtin:llama``, ``builtin:qwen``.
+        fisher: its F for the rule ``fisher``: a safetensors file, or a folder of them, of the same names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    fisher: str | None = None
+
+
+class _Parameters(BaseModel):
+    """What is different for the tensors that ``match``; the other keys are options of the rule."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    match: str
+    copied: bool = Field(False, alias="copy")
+
+
+class _Sections(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: list[str | ModelEntry] = Field(min_length=1)
+    base: str | None = None
+    rule: dict[str, Any]
+    parameters: list[dict[str, Any]] = Field(default_factory=list)
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    vocabulary: Literal["same", "common", "base"] = "same"
+    tokenizer: Literal["same", "any"] = "same"
+    missing: Literal["refuse", "copy"] = "refuse"
+    config_from: str | None = None
+    max_shard_size: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[KMGT]B$")] = "50GB"
+    threads: int | None = Field(None, ge=1)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The rule for some tensors: None copies them."""
+
+    match: re.Pattern[str]
+    rule: MergeRule | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe; the fields are those of ``docs/merging.md``."""
+
+    models: tuple[ModelEntry, ...]
+    base: str | None
+    rule: MergeRule
+    patterns: tuple[Pattern, ...]
+    dtype: str | None
+    vocabulary: str
+    tokenizer: str
+    missing: str
+    config_from: str | None
+    max_shard_size: str
+    threads: int | None
+    resolved: dict[str, Any]
+
+    def rule_for(self, name: str) -> MergeRule | None:
+        """The rule of the first pattern that is found in a tensor's name, else the recipe's."""
+        for pattern in self.patterns:
+            if pattern.match.search(name):
+                return pattern.rule
+        return self.rule
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The values of a recipe file. Raises ConfigError where it is not YAML with keys."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(path, "cannot be read", error.strerror or "a YAML file") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(path, f"is not YAML: {error}", _EXAMPLES) from error
+    if not isinstance(values, dict):
+        raise ConfigError(path, "holds no keys", _EXAMPLES)
+    return values
+
+
+def make_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Check a recipe.
+
+    Raises:
+        ConfigError: the first thing that is wrong, by its dotted key.
+    """
+    try:
+        sections = _Sections.model_validate(values)
+    except ValidationError as error:
+        raise as_config_error(error, "", _Sections) from error
+    models = tuple(ModelEntry(path=each) if isinstance(each, str) else each for each in sections.models)
+    rule = _rule(sections.rule, "rule", len(models))
+    _check_inputs(rule, sections, models)
+    plain = sections.model_dump(mode="json", exclude={"models", "rule", "parameters"})
+    return Recipe(
+        models=models,
+        base=sections.base,
+        rule=rule,
+        patterns=tuple(
+            _pattern(each, f"parameters.{i}", sections.rule, rule, len(models))
+            for i, each in enumerate(sections.parameters)
+        ),
+        **{key: value for key, value in plain.items() if key != "base"},
+        resolved={
+            "models": [model.model_dump(exclude_none=True) for model in models],
+            "rule": {"name": sections.rule["name"], **rule.model_dump(mode="json", by_alias=True)},
+            "parameters": sections.parameters,
+            **plain,
+        },
+    )
+
+
+def _rule(values: Mapping[str, Any], key: str, models: int) -> MergeRule:
+    name = values.get("name")
+    if name is None:
+        raise ConfigError(f"{key}.name", "is missing", f"one of {', '.join(sorted(CHECKPOINT_RULES))}")
+    if name not in CHECKPOINT_RULES:
+        hint = nearest(str(name), CHECKPOINT_RULES)
+        raise ConfigError(f"{key}.name", f"there is no rule {name!r}", hint)
+    return _with_options(name, {k: v for k, v in values.items() if k != "name"}, key, models)
+
+
+def _with_options(name: str, options: Mapping[str, Any], key: str, models: int) -> MergeRule:
+    _refuse_others_options(name, options, key)
+    kind = CHECKPOINT_RULES[name]
+    try:
+        rule = kind.model_validate(options)
+        rule.check(models)
+    except ValidationError as error:
+        raise as_config_error(error, key, kind) from error
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error.key}", error.problem, error.right) from error
+    return rule
+
+
+def _refuse_others_options(name: str, options: Mapping[str, Any], key: str) -> None:
+    own = _options(name)
+    for option in options:
+        owners = [other for other in CHECKPOINT_RULES if option in _options(other)]
+        if option not in own and owners:
+            right = f"one of {', '.join(owners)}; options of {name}: {', '.join(own)}"
+            raise ConfigError(f"{key}.{option}", f"is not an option of {name}", right)
+
+
+def _options(name: str) -> list[str]:
+    return [field.alias or key for key, field in CHECKPOINT_RULES[name].model_fields.items()]
+
+
+def _check_inputs(rule: MergeRule, sections: _Sections, models: tuple[ModelEntry, ...]) -> None:
+    name = sections.rule["name"]
+    if rule.needs_base and sections.base is None:
+        raise ConfigError("base", "is missing", f"{name} works on differences from a base model")
+    if rule.exactly is not None and len(models) != rule.exactly:
+        right = f"{name} takes {rule.exactly}" + (" beside the base" if rule.needs_base else "")
+        raise ConfigError("models", f"are {len(models)}", right)
+    for i, model in enumerate(models):
+        if rule.needs_importances and model.fisher is None:
+            raise ConfigError(f"models.{i}.fisher", "is missing", f"{name} weighs by it: {{path, fisher}}")
+        if not rule.needs_importances and model.fisher is not None:
+            raise ConfigError(f"models.{i}.fisher", f"is not read by {name}", "the rule fisher")
+    _check_config_from(sections, models)
+
+
+def _check_config_from(sections: _Sections, models: tuple[ModelEntry, ...]) -> None:
+    known = [*filter(None, [sections.base]), *(model.path for model in models)]
+    if sections.config_from is not None and sections.config_from not in known:
+        raise ConfigError("config_from", f"{sections.config_from} is none of the models", ", ".join(known))
+
+
+def _pattern(
+    values: Mapping[str, Any], key: str, defaults: Mapping[str, Any], rule: MergeRule, models: int
+) -> Pattern:
+    try:
+        parsed = _Parameters.model_validate(values)
+    except ValidationError as error:
+        raise as_config_error(error, key, _Parameters) from error
+    compiled = check_pattern(f"{key}.match", parsed.match)
+    assert compiled is not None
+    options = parsed.model_extra or {}
+    if "name" in options:
+        raise ConfigError(f"{key}.name", "is not an option", "one rule for all tensors, or copy: true")
+    if parsed.copied == bool(options):
+        raise ConfigError(
+            key, "has to say one thing about these tensors", "options of the rule, or copy: true"
+        )
+    if parsed.copied:
+        return Pattern(compiled, None)
+    own = _with_options(
+        str(defaults["name"]), {**{k: v for k, v in defaults.items() if k != "name"}, **options}, key, models
+    )
+    if "vector" in (rule.scope, own.scope) and {"density", "threshold"} & set(options):
+        right = "one for all, or rule.threshold: tensor"
+        raise ConfigError(key, "sets the density of a threshold over the whole vector", right)
+    return Pattern(compiled, own)

@@ -1,0 +1,19 @@
+"""Which tensors a model shares: imported only where a model lacks a tensor that another has."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+from sfa_hf.checkpoints.folder import SavedModel
+
+
+def tied_names(model: SavedModel) -> dict[str, str]:
+    """Names of tied tensors, each with the name under which save_pretrained stores it; none where unknown.
+
+    Read from the model's class, built without memory for weights.
+    """
+    config = AutoConfig.from_pretrained(model.folder)
+    kind = AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
+    with torch.device("meta"):
+        return dict(kind.from_config(config).all_tied_weights_keys)

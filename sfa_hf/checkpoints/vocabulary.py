@@ -1,0 +1,70 @@
+"""Models whose embeddings have other numbers of rows, or whose tokenizers number tokens otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sfa_hf.checkpoints.folder import SavedModel
+from sfa_hf.checkpoints.stored import Stored
+from sfa_hf.errors import ConfigError
+
+
+def differ_by_vocabulary(models: Sequence[SavedModel], tensors: Sequence[Stored]) -> bool:
+    """Whether these tensors differ in their rows alone, and each has its model's ``vocab_size`` of them."""
+    return len({tensor.shape[1:] for tensor in tensors}) == 1 and all(
+        tensor.shape and tensor.shape[0] == model.vocabulary
+        for model, tensor in zip(models, tensors, strict=True)
+    )
+
+
+def with_rows(config: dict[str, Any], rows: int) -> dict[str, Any]:
+    """``config`` for an embedding of that many rows."""
+    if "vocab_size" in config:
+        return {**config, "vocab_size": rows}
+    return {**config, "text_config": {**config["text_config"], "vocab_size": rows}}
+
+
+def check_tokenizers(models: Sequence[SavedModel]) -> None:
+    """Check that an id is the same token in all models, as far as tokenizer.json files tell.
+
+    Raises:
+        ConfigError: names the first id that is not.
+    """
+    known = [(model, text) for model in models if (text := _tokenizer_json(model)) is not None]
+    if len({text for _, text in known}) < 2:
+        return
+    (first, text), *others = known
+    expected = _tokens(text, first)
+    for model, other in others:
+        tokens = _tokens(other, model)
+        wrong = sorted(id_ for id_ in expected.keys() & tokens.keys() if expected[id_] != tokens[id_])
+        if wrong:
+            id_ = wrong[0]
+            problem = (
+                f"{model.source} has token {tokens[id_]!r} at id {id_}, {first.source} {expected[id_]!r}"
+            )
+            raise ConfigError(model.key, problem, "models with one tokenizer, or tokenizer: any")
+
+
+def _tokenizer_json(model: SavedModel) -> bytes | None:
+    path = model.folder / "tokenizer.json"
+    return path.read_bytes() if path.is_file() else None
+
+
+def _tokens(text: bytes, model: SavedModel) -> dict[int, str]:
+    try:
+        values = json.loads(text)
+        vocabulary = values["model"]["vocab"]
+        pairs = vocabulary.items() if isinstance(vocabulary, dict) else _unigrams(vocabulary)
+        tokens = {id_: token for token, id_ in pairs}
+        return tokens | {each["id"]: each["content"] for each in values.get("added_tokens", [])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        path = model.folder / "tokenizer.json"
+        raise ConfigError(model.key, f"{path} is not a tokenizer ({error!r})", "an unbroken file") from error
+
+
+def _unigrams(vocabulary: list[list[Any]]) -> list[tuple[str, int]]:
+    """A Unigram model lists tokens with their scores; the place in the list is the id."""
+    return [(entry[0], id_) for id_, entry in enumerate(vocabulary)]

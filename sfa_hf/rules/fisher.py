@@ -1,0 +1,95 @@
+"""Averages weighted entry by entry: by Fisher information or AdamW's second moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sfa_hf.rules.base import Block, MergeRule, NotNegative, Survey, weights_or_equal
+from sfa_hf.rules.ties import check_positive
+
+
+class MeanImportance(Survey):
+    """Mean of F over all models and entries of one tensor, in fp64."""
+
+    def __init__(self, numel: int) -> None:
+        self._numel = numel
+        self.mean = 0.0
+
+    def measure(self, block: Block) -> Tensor:
+        """Return the sum of a block's F."""
+        return torch.stack([f.sum(dtype=torch.float64) for f in block.importances]).sum()
+
+    def conclude(self, total: Tensor) -> None:
+        """Divide the sum over the tensor."""
+        self.mean = total.item() / self._numel
+
+
+class Fisher(MergeRule):
+    r"""\sum_k w_k (F_k + \epsilon)^q \theta_k / \sum_k w_k (F_k + \epsilon)^q, entry by entry.
+
+    q = 1 is Fisher merging (arXiv 2111.09832) and, with AdamW's second moment as F and weights
+    [1 - \alpha, \alpha], CMM's (arXiv 2509.23592); q = 1/2 is OTA-Merge's (arXiv 2509.11167). Where no model
+    has any F the weights alone count.
+
+    Attributes:
+        weights: w_k, one a model; equal ones where none are given. Only their ratios matter.
+        power: q.
+        epsilon: \epsilon relative to the mean of F over the tensor and all models.
+    """
+
+    needs_importances: ClassVar[bool] = True
+
+    weights: list[NotNegative] | None = None
+    power: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
+
+    def check(self, models: int) -> None:
+        """Weights: one a model, not all zero."""
+        check_positive(self.weights, models)
+
+    def survey(self, models: int, numel: int, dtype: torch.dtype) -> Survey:  # noqa: ARG002 - fp64 for all
+        """Start on the mean of F."""
+        return MeanImportance(models * numel)
+
+    def merge(self, block: Block, survey: Survey | None) -> Tensor:
+        """Average one block."""
+        assert isinstance(survey, MeanImportance)
+        # A tensor without any F: every epsilon gives the same, but 0.
+        mean = survey.mean or 1.0
+        weights = weights_or_equal(self.weights, len(block.models), 1.0)
+        precisions = [
+            precision(f / mean, weight, self.epsilon, self.power)
+            for f, weight in zip(block.importances, weights, strict=True)
+        ]
+        return precision_weighted(block.models, precisions)
+
+
+def precision(f: Tensor, weight: float, epsilon: float, power: float) -> Tensor:
+    r"""Return w (F + \epsilon)^q, entry by entry.
+
+    Args:
+        f: F, not negative; any shape.
+        weight: w of the model.
+        epsilon: in the units of F.
+        power: q.
+    """
+    shifted = f + epsilon
+    return (shifted.sqrt_() if power == 0.5 else shifted.pow_(power)).mul_(weight)
+
+
+def precision_weighted(models: Sequence[Tensor], precisions: Sequence[Tensor]) -> Tensor:
+    r"""\sum_k p_k \theta_k / \sum_k p_k, entry by entry.
+
+    Args:
+        models: \theta_k, of one shape.
+        precisions: p_k, same shapes; overwritten by none of the models.
+    """
+    total = torch.zeros_like(models[0])
+    for theta, p in zip(models, precisions, strict=True):
+        total.addcmul_(p, theta)
+    return total.div_(sum(precisions[1:], precisions[0]))
