@@ -14,6 +14,8 @@ from sfa_hf.evaluation.harness import Harness
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.run_folder import RunFolder, RunState
 
+Records = list[dict[str, Any]]
+
 
 def harness(folder: RunFolder, config: RunConfig) -> Harness | None:
     """lm-eval's tasks of this run; None where the config names none."""
@@ -61,7 +63,15 @@ def _between(folder: RunFolder, task: str, before: int, after: int) -> list[dict
     paths = [folder.records_folder(row) / f"{task}.jsonl" for row in (before, after)]
     if not all(path.is_file() for path in paths):
         return []
-    first, second = map(_whole_records, paths)
+    try:
+        return _moved(task, before, after, *map(read_records, paths))
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"{' or '.join(path.parent.name for path in paths)}/{task}.jsonl is damaged: {error}"
+        right = "restore it; or delete it, and the task's transitions are left out"
+        raise ConfigError(str(paths[0].parent.parent), problem, right) from error
+
+
+def _moved(task: str, before: int, after: int, first: Records, second: Records) -> list[dict[str, Any]]:
     if not (right_or_wrong(first) and right_or_wrong(second)):
         return []
     moved, chance = transitions(first, second), chance_level(first)
@@ -76,11 +86,3 @@ def _between(folder: RunFolder, task: str, before: int, after: int) -> list[dict
             "gained_beyond_chance": moved.gained_beyond_chance(chance),
         }
     ]
-
-
-def _whole_records(path: Path) -> list[dict[str, Any]]:
-    try:
-        return read_records(path)
-    except ValueError as error:
-        right = "restore the file; or delete it, and the task's transitions are left out"
-        raise ConfigError(str(path), f"is damaged: {error}", right) from error

@@ -80,7 +80,8 @@ def trained(
         callbacks=[*config.method.callbacks(stage), keeper, StopAtStep(preemption, task.name)],
     )
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    with _names_known():
+        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     seconds = spent + time.perf_counter() - started
     try:
         yield Trained(
@@ -101,6 +102,21 @@ def _first_weights(stage: Stage, checkpoint: Checkpoint | None, arguments: Train
     """
     resumes_here = checkpoint is not None and arguments.deepspeed_plugin is None
     return str(checkpoint.path) if resumes_here and checkpoint else stage.start
+
+
+@contextmanager
+def _names_known() -> Iterator[None]:
+    """Without the Trainer's warnings of names that it did not find: the model came with those tensors."""
+    trainers = logging.getLogger("transformers.trainer")
+    trainers.addFilter(_is_not_of_names)
+    try:
+        yield
+    finally:
+        trainers.removeFilter(_is_not_of_names)
+
+
+def _is_not_of_names(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(("There were missing keys in", "There were unexpected keys in"))
 
 
 def _facts(rows: Dataset, arguments: TrainingArguments) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def test_evaluation_checkpoint_and_saves_hold_the_merged_weights(stage: int, tmp
     for seen in run_ranks(train_and_save, 2, stage=stage, folder=str(tmp_path)):
         assert seen["merges"] == 2
         assert seen["worst_ulp"] <= 1
+        assert seen["resumed_to_the_same_bits"]
     step_2, step_4 = (torch.load(tmp_path / f"masters-{step}.pt", weights_only=True) for step in (2, 4))
     assert _differing(load_file(tmp_path / "checkpoint-2" / "model.safetensors"), step_2) == []
     assert _differing(load_file(tmp_path / "checkpoint-4" / "model.safetensors"), step_4) == []
@@ -95,11 +96,27 @@ def train_and_save(stage: int, folder: str) -> dict[str, Any]:
                 torch.save(after.at[step], Path(folder, f"masters-{step}.pt"))
             torch.save(before.at[2], Path(folder, "unmerged-2.pt"))
         log = trainer.state.log_history
+        resumed = _resumed(stage, folder)
         return {
+            "resumed_to_the_same_bits": all(resumed[name].equal(w) for name, w in after.at[4].items()),
             "merges": sum("sfa/merge" in entry for entry in log),
             "worst_ulp": max(_ulps_off(before.at[0], before.at[step], after.at[step]) for step in (2, 4)),
             "eval_loss": next(entry["eval_loss"] for entry in log if "eval_loss" in entry),
         }
+
+
+def _resumed(stage: int, folder: str) -> dict[str, Tensor]:
+    """The masters at step 4 of a training that resumes after step 2, from other initial weights."""
+    masters = Masters(generate=False)
+    trainer = Trainer(
+        tiny_model(seed=1),
+        _arguments(stage, folder),
+        train_dataset=rows(),
+        eval_dataset=rows(8, seed=2),
+        callbacks=[SFACallback(BETA, merge_every=2), masters],
+    )
+    trainer.train(resume_from_checkpoint=str(Path(folder, "checkpoint-2")))
+    return masters.at[4]
 
 
 def _arguments(stage: int, folder: str) -> Any:

@@ -17,12 +17,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import transformers.trainer  # noqa: F401 - imported before the processes are forked, once
-from deepspeed.accelerator import get_accelerator
-
-from sfa_hf.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM, EXIT_PREEMPTED, run_main
-from sfa_hf.sequence import make_config, run_sequence
-from tests.faults.launcher import Fault, drawn_kill, launch
+from sfa_hf.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM, EXIT_PREEMPTED
+from tests.faults.fault import Fault, drawn_kill
+from tests.faults.launcher import launch
 from tests.sequence.small_run import TASKS, small_base, small_data, small_values
 
 STEPS, SAVE_STEPS = 9, 2
@@ -62,10 +59,6 @@ class Endurance:
     def __init__(self, engine: str, folder: Path) -> None:
         self.engine, self._folder = engine, folder
         self._ranks, training = ENGINES[engine]
-        if "deepspeed" in training:
-            # Loaded before processes are forked: one killed while it loads an op leaves torch's lock behind,
-            # and every later one waits for it.
-            get_accelerator().create_op_builder("ShareMemCommBuilder").load(verbose=False)
         self._base = small_base(folder / "models")
         self._data = small_data(folder)
         self._training = {"save_strategy": "steps", "save_steps": SAVE_STEPS, **training}
@@ -102,7 +95,7 @@ class Endurance:
         values = small_values(self._base, self._data, run, STEPS)
         values["training"] |= self._training
         values["method"]["anchor_device"] = "disk"
-        codes = launch(lambda: _command(values), self._ranks, self.log, fault, _LAUNCH_SECONDS)
+        codes = launch(values, self._ranks, self.log, fault, _LAUNCH_SECONDS)
         if not any(codes):
             return 0
         code = codes[fault.rank] if fault else None
@@ -127,10 +120,6 @@ class Endurance:
         left = [path.name for path in run.glob("[0-9]*-*/*") if path.name != "model"]
         assert not left, left
         return lost
-
-
-def _command(values: dict[str, Any]) -> None:
-    run_main(lambda _: print(run_sequence(make_config(values))))
 
 
 def _comparable(run: Path) -> dict[str, Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.sequence import make_config, run_sequence
-from tests.faults.launcher import Fault, launch
+from tests.faults.fault import Fault
+from tests.faults.launcher import launch
 from tests.sequence.small_run import small_base, small_data, small_values
 
 STEPS = 9
@@ -26,23 +28,33 @@ class Scene(NamedTuple):
     killed: Path
     whole: Path
 
-    def run(self, folder: Path) -> Path:
+    def values(self, folder: Path) -> dict[str, Any]:
         values = small_values(self.base, self.data, folder, STEPS)
         values["training"] |= {"save_strategy": "steps", "save_steps": 2}
-        return run_sequence(make_config(values))
+        return values
+
+    def run(self, folder: Path) -> Path:
+        return run_sequence(make_config(self.values(folder)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the launched processes: sums over two threads round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+def scene(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     folder = tmp_path_factory.mktemp("scene")
     base, data = small_base(folder / "models"), small_data(folder)
     made = Scene(base, data, folder / "killed", folder / "whole")
     made.run(made.whole)
 
-    def run() -> None:
-        made.run(made.killed)
-
-    (code,) = launch(run, 1, folder / "log", Fault("2-signs/checkpoint-6/.manifest"), 120)
+    killed = made.values(made.killed)
+    (code,) = launch(killed, 1, folder / "log", Fault("2-signs/checkpoint-6/.manifest"), 120)
     assert code == -9, (folder / "log").read_text()
     assert names(made.killed / "2-signs") == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
     return made

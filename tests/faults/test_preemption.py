@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sfa_hf.cli import EXIT_PREEMPTED
-from tests.faults.launcher import Fault
+from tests.faults.fault import Fault
 from tests.faults.survive import Endurance
 
 
