@@ -5,7 +5,7 @@
 Prints, for an anchor read from a saved fp32 model and kept in host memory, on disk (a mapped file) or on the
 device, as fp32 or bf16: memory of the process that it adds (its own, and pages of mapped files, which the
 system takes back when it needs them), device memory, the seconds to take and check it, and those of a merge
-(median). Then the same file read by four ranks, each the quarter that it owns: pages of it that each touched.
+(median). Then the same file read by four ranks, each the quarter that it owns: what each read from the disk.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def read_quarter(folder: Path, rank: int) -> None:
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder))
     shards = list(quarters(model, rank))
-    before = Memory.now()
+    forget(folder)
+    read, before = bytes_read(), Memory.now()
     started = time.perf_counter()
     files = AnchorFiles(str(folder), model)
     files.check(shards)
@@ -115,21 +116,23 @@ def read_quarter(folder: Path, rank: int) -> None:
     seconds, added = time.perf_counter() - started, Memory.now().since(before)
     print(
         f"rank {rank}: owns {anchor.nbytes / MIB:6.0f} MiB, own memory {added.own / MIB:6.0f} MiB, "
-        f"pages of the file {pages_of(folder) / MIB:6.0f} MiB, {seconds:.2f} s",
+        f"read from the disk {(bytes_read() - read) / MIB:6.0f} MiB, {seconds:.2f} s",
         flush=True,
     )
 
 
-def pages_of(folder: Path) -> int:
-    """Bytes of the files in a folder that this process has touched through its mappings."""
-    total, ours = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        key, *values = line.split()
-        if not key.endswith(":"):
-            ours = str(folder) in line
-        elif ours and key == "Rss:":
-            total += int(values[0]) * 1024
-    return total
+def forget(folder: Path) -> None:
+    """Have the system drop its copies of the files in a folder, so that reading them reads the disk."""
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def bytes_read() -> int:
+    """Bytes that this process has caused to be read from storage, read-ahead included."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(lines["read_bytes"])
 
 
 def in_a_process_of_its_own(run: Callable[[], None]) -> None:

@@ -1,18 +1,19 @@
-r"""Reading \theta_o from safetensors: each rank only the rows that it owns."""
+r"""Reading \theta_o from safetensors: each rank only the entries that it owns."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import huggingface_hub
-import torch
 from huggingface_hub.errors import EntryNotFoundError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -21,21 +22,18 @@ from transformers.core_model_loading import WeightRenaming
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.hub import from_hub
+from sfa_hf.stored import Stored, open_tensors
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = ("model.safetensors", "adapter_model.safetensors")
 _SAME_MODEL = "a checkpoint of the same model"
 
 
-class _Stored(NamedTuple):
-    """A tensor in an open safetensors file."""
+class _Named(NamedTuple):
+    """A stored tensor, and its name in the file."""
 
-    file: Any
     key: str
-
-    def rows(self) -> Any:
-        """Return its lazy slice: ``get_shape()``, and ``[first:last]`` reads."""
-        return self.file.get_slice(self.key)
+    tensor: Stored
 
 
 class AnchorFiles:
@@ -58,6 +56,8 @@ class AnchorFiles:
     def __init__(self, source: str, model: nn.Module) -> None:
         self._source = source
         self.revision: str | None = None
+        self._open = ExitStack()
+        weakref.finalize(self, self._open.close)
         self._renamings = _renamings(model)
         self._stored = dict(self._tensors(source))
         self._aliases = _aliases(model)
@@ -72,7 +72,7 @@ class AnchorFiles:
             ConfigError: names the tensor, and both shapes.
         """
         for shard in shards:
-            shape = list(self._find(shard.name).rows().get_shape())
+            shape = list(self._find(shard.name).tensor.shape)
             if shape != list(shard.shape):
                 problem = f"{self._source} has {shard.name} of shape {shape}, the model {list(shard.shape)}"
                 raise ConfigError("anchor", problem, _SAME_MODEL)
@@ -82,18 +82,10 @@ class AnchorFiles:
         return self._find(name).key not in self._aliases[name]
 
     def read(self, shard: Shard) -> Tensor:
-        """Read one shard's values: whole rows from the file, then trimmed to the slice."""
-        stored, size = self._find(shard.name), shard.data.numel()
-        if not shard.shape:
-            return stored.file.get_tensor(stored.key).reshape(-1)[:size]
-        if size == 0:
-            return torch.empty(0)
-        width = shard.shape[1:].numel()
-        first, last = shard.offset // width, -(-(shard.offset + size) // width)
-        rows = stored.rows()[first:last].reshape(-1)
-        return rows[shard.offset - first * width :][:size]
+        """Read one shard's values, and nothing beside them."""
+        return self._find(shard.name).tensor.read(shard.offset, shard.offset + shard.data.numel())
 
-    def _find(self, name: str) -> _Stored:
+    def _find(self, name: str) -> _Named:
         for alias in self._aliases[name]:
             for spelling in self._spellings(alias):
                 if spelling in self._stored:
@@ -108,15 +100,16 @@ class AnchorFiles:
         for adapter in self._adapters:
             yield name.replace(f".{adapter}.", ".")
 
-    def _tensors(self, source: str) -> Iterator[tuple[str, _Stored]]:
+    def _tensors(self, source: str) -> Iterator[tuple[str, _Named]]:
         paths = _locate(source)
         if not Path(source).expanduser().is_dir():
             # The cache keeps each commit's files in a folder of its name.
             self.revision = paths[0].parent.name
         for path in paths:
-            file = _open(path)
-            for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                yield self._name_in_memory(key), _Stored(file, key)
+            for key, tensor in open_tensors(path, "anchor", self._open):
+                # Or the system would read ahead of a slice, which is to read the other ranks' too.
+                os.posix_fadvise(tensor.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+                yield self._name_in_memory(key), _Named(key, tensor)
 
     def _name_in_memory(self, key: str) -> str:
         name = key
@@ -135,7 +128,7 @@ class AnchorFiles:
         ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
         for name in sorted(self._stored.keys() - spelled):
             if not any(re.search(pattern, name) for pattern in ignored):
-                shape = list(self._stored[name].rows().get_shape())
+                shape = list(self._stored[name].tensor.shape)
                 problem = f"{self._source} has a tensor {name} of shape {shape}, which the model lacks"
                 raise ConfigError("anchor", problem, _SAME_MODEL)
 
@@ -182,11 +175,3 @@ def _parts(index: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"{index} is not a safetensors index: {error}"
         raise ConfigError("anchor", problem, "an unbroken index file") from error
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        problem = f"{path} cannot be read: {error}"
-        raise ConfigError("anchor", problem, "an unbroken safetensors file") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sfa_hf.engines.base import Shard
+from sfa_hf.stored import open_tensors
 
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 _ALIGNMENT = 64
@@ -77,21 +80,28 @@ def reserve(path: Path, shards: Sequence[Shard], dtype: torch.dtype) -> Tensor:
 
 
 class ShardFile:
-    """A file of another launch, of this or another number of ranks, open for reading; data is mapped."""
+    """A file of another launch, of this or another number of ranks, open for reading.
+
+    Raises:
+        ConfigError: it is not a whole file of this kind.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = safe_open(path, framework="pt")
-        self.offsets: dict[str, int] = json.loads(self._file.metadata()[_OFFSETS])
+        stack = ExitStack()
+        weakref.finalize(self, stack.close)
+        self._tensors = dict(open_tensors(path, "anchor", stack))
+        with safe_open(path, framework="pt") as file:
+            self._offsets: dict[str, int] = json.loads((file.metadata() or {}).get(_OFFSETS, "{}"))
 
     def overlap(self, shard: Shard) -> tuple[int, Tensor] | None:
-        """Give the part of ``shard`` that lies in this file.
+        """Read the part of ``shard`` that lies in this file.
 
         Returns:
             Where in ``shard.data`` the part begins, and its values; None where there is none.
         """
-        if shard.name not in self.offsets:
+        if shard.name not in self._offsets or shard.name not in self._tensors:
             return None
-        stored, begin = self._file.get_slice(shard.name), self.offsets[shard.name]
+        stored, begin = self._tensors[shard.name], self._offsets[shard.name]
         first = max(begin, shard.offset)
-        last = min(begin + stored.get_shape()[0], shard.offset + shard.data.numel())
-        return (first - shard.offset, stored[first - begin : last - begin]) if first < last else None
+        last = min(begin + stored.numel, shard.offset + shard.data.numel())
+        return (first - shard.offset, stored.read(first - begin, last - begin)) if first < last else None

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfa_hf.checkpoints.stored import Stored, open_tensors
 from sfa_hf.errors import ConfigError
+from sfa_hf.stored import Stored, open_tensors
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -16,9 +16,9 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 
 from sfa_hf.checkpoints.folder import INDEX
-from sfa_hf.checkpoints.stored import item_bytes
 from sfa_hf.errors import ConfigError
 from sfa_hf.files import sync_file, sync_folder, write_json
+from sfa_hf.stored import item_bytes
 
 _PATTERN = "model{suffix}.safetensors"
 _ALIGNMENT = 8  # of the data in a safetensors file

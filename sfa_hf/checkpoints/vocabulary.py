@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sfa_hf.checkpoints.folder import SavedModel
-from sfa_hf.checkpoints.stored import Stored
 from sfa_hf.errors import ConfigError
+from sfa_hf.stored import Stored
 
 
 def differ_by_vocabulary(models: Sequence[SavedModel], tensors: Sequence[Stored]) -> bool:
