@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +218,23 @@ def test_there_are_no_namespaces_in_the_namespace(box: Box) -> None:
 def test_installed_packages_are_there(box: Box) -> None:
     source = "import numpy\ndef f(x):\n    return numpy.int64(x) ** 2\n"
     verdict = run_program(Program(source, TEST), box, Limits())
+    assert verdict.passed, verdict
+
+
+def test_packages_in_the_temporary_folder_are_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual environment may lie in /tmp, which is a file system of its own inside."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        site = Path(name, "site")
+        site.mkdir()
+        (site / "tenfold.py").write_text("def by_ten(x):\n    return 10 * x\n")
+        monkeypatch.setattr(view.sysconfig, "get_path", lambda _: str(site))
+        _forget()
+        source = (
+            "import os, tenfold\nopen('/tmp/mine', 'w').close()\ndef f(x):\n    return tenfold.by_ten(x)\n"
+        )
+        verdict = run_program(Program(source, "assert f(2) == 20"), Namespaces(), LIMITS)
+        assert [path.name for path in Path(name).iterdir()] == ["site"]
+    _forget()
     assert verdict.passed, verdict
 
 

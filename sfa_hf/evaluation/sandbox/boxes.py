@@ -71,6 +71,8 @@ class Bubblewrap:
         found = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
         found += ["--new-session", "--as-pid-1", "--cap-drop", "ALL"]
         found += ["--uid", f"{NOBODY}", "--gid", f"{NOBODY}"]
+        # first, so that it hides nothing that is shown: an environment may lie in /tmp
+        found += ["--size", f"{disk_bytes}", "--tmpfs", SCRATCH]
         for path in view.shown:
             found += ["--ro-bind", path, path]
         found += ["--ro-bind", str(INSIDE), f"{CODE}/{PACKAGE}"]
@@ -78,7 +80,7 @@ class Bubblewrap:
             found += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
         for place, target in view.links.items():
             found += ["--symlink", target, place]
-        found += ["--size", f"{disk_bytes}", "--tmpfs", SCRATCH, "--remount-ro", "/", "--chdir", SCRATCH]
+        found += ["--remount-ro", "/", "--chdir", SCRATCH]
         return [*found, "--", *inner]
 
     def options(self) -> dict[str, Any]:

@@ -83,6 +83,10 @@ def _build(spec: dict[str, Any]) -> None:
         Path(folder).mkdir()
     _pivot_root("/tmp", "/tmp/old")  # noqa: S108 - likewise
     _bind("/new", "/new")
+    # first, so that they hide nothing that is shown: an environment may lie in /tmp
+    for place, size in spec["folders"].items():
+        _inside(place).mkdir(parents=True, exist_ok=True)
+        _memory(str(_inside(place)), size, "1777")
     for path, place in spec["shown"].items():
         _show(path, place)
     for device in DEVICES:
@@ -90,9 +94,6 @@ def _build(spec: dict[str, Any]) -> None:
     for place, target in spec["links"].items():
         _inside(place).parent.mkdir(parents=True, exist_ok=True)
         _inside(place).symlink_to(target)
-    for place, size in spec["folders"].items():
-        _inside(place).mkdir(parents=True, exist_ok=True)
-        _memory(str(_inside(place)), size, "1777")
     _forbid_namespaces()
     _set_attributes("/new", _ATTR_RDONLY | _ATTR_NOSUID, recursive=False)
     _checked("umount2", b"/old", _MNT_DETACH)
