@@ -69,14 +69,19 @@ def safetensors_bytes(folder: str) -> int:
     return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
 
 
-def check_room(output_dir: Path, need: DiskNeed) -> None:
+def check_room(output_dir: Path, need: DiskNeed, held: int = 0) -> None:
     """Log what is needed and what is free.
+
+    Args:
+        output_dir: the run's folder, which may not be there yet.
+        need: what is still to be written.
+        held: bytes of it that are on the disk already: checkpoints that will be resumed from or removed.
 
     Raises:
         ConfigError: there is less.
     """
     place = next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(place).free + held
     logger.info("%s; %s are free", need, _gib(free))
     if free < need.total:
         right = "more room, fewer training.save_total_limit, or training.save_strategy=no"

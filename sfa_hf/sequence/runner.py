@@ -20,7 +20,7 @@ from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import check_tasks, evaluate_task
 from sfa_hf.evaluation.harness import check_lm_eval
 from sfa_hf.evaluation.sharing import from_first_process
-from sfa_hf.files import write_json
+from sfa_hf.files import folder_bytes, write_json
 from sfa_hf.methods import Stage
 from sfa_hf.models import resolve_model
 from sfa_hf.reports import write_report
@@ -233,7 +233,15 @@ class _Run:
         tasks = len(self.config.tasks) - self.state.trained
         itemsize = getattr(torch, self.config.model.dtype).itemsize
         kept = max(map(checkpoints_kept, self.config.training))
-        check_room(self.folder.path, disk_need(model_bytes, itemsize, tasks, kept, arguments))
+        need = disk_need(model_bytes, itemsize, tasks, kept, arguments)
+        check_room(self.folder.path, need, self._held_by_checkpoints())
+
+    def _held_by_checkpoints(self) -> int:
+        """Bytes of the task that was being trained when an earlier launch ended."""
+        index = self.state.trained
+        if index == len(self.config.tasks):
+            return 0
+        return folder_bytes(self.folder.task_folder(index, self.config.tasks[index].name))
 
     def _create(self) -> None:
         self.processes.wait_for_everyone()

@@ -23,3 +23,4 @@ def test_too_little_room_is_refused_before_anything_is_written(tmp_path: Path) -
         check_room(tmp_path / "new" / "folder", DiskNeed(free, 0, 2, 0))
     assert not (tmp_path / "new").exists()
     check_room(tmp_path / "new", DiskNeed(1, 1, 2, 2))
+    check_room(tmp_path / "new", DiskNeed(free, 0, 2, 0), held=2 * free)  # it is there already
