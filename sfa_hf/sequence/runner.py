@@ -241,7 +241,9 @@ class _Run:
         index = self.state.trained
         if index == len(self.config.tasks):
             return 0
-        return folder_bytes(self.folder.task_folder(index, self.config.tasks[index].name))
+        folder = self.folder.task_folder(index, self.config.tasks[index].name)
+        # One process looks: the first may go on, and tidy the folder up, while another still counts.
+        return from_first_process(lambda: folder_bytes(folder))
 
     def _create(self) -> None:
         self.processes.wait_for_everyone()
