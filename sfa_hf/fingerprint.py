@@ -34,12 +34,21 @@ def fingerprint(engine: Engine, pieces: Iterable[tuple[Shard, Tensor]]) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    total = sum((_hash_piece(shard, values) for shard, values in pieces), 0) % 2**64
+    total = _hash_pieces(pieces)
     limbs = [total >> (_LIMB_BITS * i) & (2**_LIMB_BITS - 1) for i in range(_LIMBS)]
     # float64 is what an engine sums; sixteen bits each are exact there for 2^37 ranks.
     summed = engine.sum_over_shards(torch.tensor(limbs, dtype=torch.float64)).tolist()
     whole = sum(int(limb) << (_LIMB_BITS * i) for i, limb in enumerate(summed))
     return f"{whole % 2**64:016x}"
+
+
+def fingerprint_of(pieces: Iterable[tuple[Shard, Tensor]]) -> str:
+    """Like :func:`fingerprint`, of tensors that are whole on this process; no collective."""
+    return f"{_hash_pieces(pieces):016x}"
+
+
+def _hash_pieces(pieces: Iterable[tuple[Shard, Tensor]]) -> int:
+    return sum((_hash_piece(shard, values) for shard, values in pieces), 0) % 2**64
 
 
 def _hash_piece(shard: Shard, values: Tensor) -> int:

@@ -1,0 +1,54 @@
+"""Keys and values of earlier tokens, each beside its tangent, for generation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from sfa_hf.linearised.refusals import refuse
+
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of each block, of shape [batch, heads, tokens, head size]."""
+
+
+def split(cache: DynamicCache) -> tuple[Layers, Layers]:
+    """What the cache holds, and its tangents.
+
+    A linearised model keeps them in the cache that ``generate`` made, side by side in the last dimension:
+    whatever reorders, repeats or crops rows and tokens there takes both along.
+
+    Raises:
+        NotImplementedError: a cache of another kind.
+    """
+    if type(cache) is not DynamicCache or any(type(each) is not DynamicLayer for each in cache.layers):
+        raise refuse(f"generation with a {type(cache).__name__}", "DynamicCache without a sliding window")
+    filled = [each for each in cache.layers if each.get_seq_length()]
+    halves = [(each.keys.chunk(2, -1), each.values.chunk(2, -1)) for each in filled]
+    return [(k[0], v[0]) for k, v in halves], [(k[1], v[1]) for k, v in halves]
+
+
+def store(cache: DynamicCache, layers: Layers, tangents: Layers) -> None:
+    """Put what :func:`split` takes apart into the cache, in place of what it holds."""
+    for index, (own, tangent) in enumerate(zip(layers, tangents, strict=True)):
+        keys, values = (torch.cat(pair, -1) for pair in zip(own, tangent, strict=True))
+        if index < len(cache.layers) and cache.layers[index].get_seq_length():
+            cache.layers[index].keys, cache.layers[index].values = keys, values
+        else:
+            cache.update(keys, values, index)
+
+
+def filled_with(layers: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache:
+    """An ordinary cache that holds these keys and values."""
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(layers):
+        cache.update(keys, values, index)
+    return cache
+
+
+def contents(cache: DynamicCache) -> Layers:
+    """Keys and values of an ordinary cache."""
+    return [(each.keys, each.values) for each in cache.layers]

@@ -1,0 +1,231 @@
+r"""f_lin(x; \theta) = f(x; \theta_0) + J_\theta f(x; \theta_0) (\theta - \theta_0)."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.utils._pytree import tree_map
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.linearised import cache as caches
+from sfa_hf.linearised.refusals import ENGINES, refuse, refuse_model, refuse_setup
+from sfa_hf.linearised.saved import Origin, RemembersTheta0, adapter_theta_0, read_base
+from sfa_hf.linearised.theta_0 import DTYPES, Place, Theta0, moved, trained_now
+
+_logger = logging.getLogger(__name__)
+_LINEARISED = ("logits", "hidden_states", "attentions")
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def linearise(
+    model: Model,
+    base: str | PathLike[str] | None = None,
+    *,
+    theta_0: Mapping[str, Tensor] | None = None,
+    theta_0_device: Place = "device",
+    theta_0_dtype: str | None = None,
+) -> Model:
+    r"""Turn a causal language model into its linearisation at \theta_0, in place.
+
+        f_lin(x; \theta) = f(x; \theta_0) + J_\theta f(x; \theta_0) (\theta - \theta_0)
+
+    The model stays what it was but for its forward pass: \theta are its parameters, which any Trainer trains
+    and ``save_pretrained`` writes. Its logits (and hidden states, and attentions) are the linearised ones;
+    the loss is the model's own, of those logits. Of a PEFT model only the adapters are linearised: what is
+    frozen at its \theta_0 has no tangent and takes no memory.
+
+    A pass costs a forward-mode derivative (Jacobian-vector product): see ``benchmarks/linearised.py``. Memory
+    beside that of ordinary training: \theta_0 once, and \theta - \theta_0 during a pass, of the parameters
+    that have a tangent. \theta should be in float32 (mixed precision is fine): in a 16-bit \theta the
+    difference \theta - \theta_0 is mostly rounding.
+
+    Example:
+        >>> model = linearise(AutoModelForCausalLM.from_pretrained(previous), base="EleutherAI/pythia-410m")
+        >>> Trainer(model, args, train_dataset=rows).train()
+
+    Args:
+        model: GPT-NeoX, Llama or Qwen2, or a PEFT model of one.
+        base: folder or Hub id of \theta_0, the pre-trained weights for all tasks. Of a PEFT model: a folder
+            with its adapters. None: the model's weights as they are now.
+        theta_0: the tensors themselves, by the names of the model's parameters, instead of ``base``.
+        theta_0_device: "device" keeps \theta_0 where the model computes; "cpu" in host memory, from where it
+            is copied for each pass: the device is free of it between passes, not during one.
+        theta_0_dtype: \theta_0 is kept in; as it is by default. "bfloat16" loses nothing of a base that is
+            stored so, and halves the memory between passes.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        ConfigError: ``base`` does not fit, or an argument has no meaning.
+        NotImplementedError: a model, attention or engine that cannot be linearised, by name.
+    """
+    plain = _plain_model(model)
+    if is_linearised(model):
+        raise ConfigError("model", "is linearised already", "an ordinary model")
+    _check(base, theta_0, theta_0_device, theta_0_dtype)
+    refuse_model(plain)
+    tensors, origin = _tensors(model, plain, base, theta_0)
+    kept = Theta0(tensors, theta_0_device, getattr(torch, theta_0_dtype) if theta_0_dtype else None)
+    plain.set_attn_implementation("eager")
+    _mix_in(plain, Linearised)
+    cast("Linearised", plain).theta_0 = kept
+    _mix_in(model, RemembersTheta0)
+    cast("RemembersTheta0", model).origin = origin
+    _warn_of_rounding(plain)
+    return model
+
+
+def is_linearised(model: nn.Module) -> bool:
+    """Whether :func:`linearise` has been here."""
+    return isinstance(_plain_model(model), Linearised)
+
+
+class Linearised:
+    """What a linearised model's class puts before the model's own."""
+
+    theta_0: Theta0
+
+    def forward(self, *args: Any, **kwargs: Any) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """The linearised forward pass; arguments and result as the model's own."""
+        model = cast("PreTrainedModel", self)
+        refuse_setup(model)
+        names = _arguments(model)
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        labels, return_dict = given.pop("labels", None), given.pop("return_dict", None)
+        cache = given.pop("past_key_values", None)
+        found = self._linear(given, cache)
+        if labels is not None:
+            extra = {key: value for key, value in given.items() if key not in names}
+            found["loss"] = model.loss_function(
+                logits=found["logits"], labels=labels, vocab_size=model.config.vocab_size, **extra
+            )
+        output = CausalLMOutputWithPast(**found, past_key_values=cache)
+        return output.to_tuple() if return_dict is False else output
+
+    def _linear(self, given: dict[str, Any], cache: Any) -> dict[str, Any]:
+        """Logits, and whatever else was asked for, with the cache brought up to date."""
+        model = cast("PreTrainedModel", self)
+        parameters = dict(model.named_parameters())
+        _check_names(parameters, self.theta_0.tensors)
+        theta_0 = self.theta_0.beside(parameters)
+        difference = {name: parameters[name] - each for name, each in theta_0.items()}
+        past, past_tangents = ([], []) if cache is None else caches.split(cache)
+
+        def f(weights: dict[str, Tensor], past: caches.Layers) -> tuple[dict[str, Any], caches.Layers]:
+            own = None if cache is None else caches.filled_with(past)
+            call = {**given, "past_key_values": own, "use_cache": own is not None}
+            output = functional_call(_Plain(model), {f"model.{n}": w for n, w in weights.items()}, (), call)
+            wanted = {key: output[key] for key in _LINEARISED if output.get(key) is not None}
+            return wanted, [] if own is None else caches.contents(own)
+
+        values, tangents = jvp(f, (theta_0, past), (difference, past_tangents))[:2]
+        if cache is not None:
+            caches.store(cache, values[1], tangents[1])
+        return tree_map(_sum, values[0], tangents[0])
+
+
+class _Plain(nn.Module):
+    """The model with its own forward pass, called like a function of its weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **kwargs: Any) -> Any:
+        own: Any = super(Linearised, cast("Linearised", self.model))  # the class behind the mixed-in one
+        return own.forward(**kwargs)
+
+
+def _sum(at_0: Tensor, tangent: Tensor) -> Tensor:
+    """In float32 at least: a 16-bit sum would round the small tangent away."""
+    dtype = torch.promote_types(at_0.dtype, torch.float32)
+    return at_0.to(dtype) + tangent.to(dtype)
+
+
+def _plain_model(model: nn.Module) -> PreTrainedModel:
+    """The model itself, or the one that a PEFT model has put its adapters into."""
+    plain = cast("Any", model).get_base_model() if hasattr(model, "peft_config") else model
+    if not isinstance(plain, PreTrainedModel):
+        raise ConfigError("model", f"is a {type(plain).__name__}", "a transformers or PEFT model")
+    return plain
+
+
+def _tensors(
+    model: nn.Module, plain: PreTrainedModel, base: Any, theta_0: Mapping[str, Tensor] | None
+) -> tuple[Mapping[str, Tensor], Origin]:
+    r"""\theta_0 where it is not \theta for good, and what to say of it beside saved weights."""
+    if theta_0 is not None:
+        return moved(plain, {**dict(plain.named_parameters()), **theta_0}, "theta_0"), Origin()
+    if base is None:
+        return trained_now(plain), Origin.of_now(plain)
+    if model is not plain:
+        return moved(plain, adapter_theta_0(model, str(base)), "base"), Origin()
+    tensors, origin = read_base(str(base), next(plain.parameters()).dtype)
+    return moved(plain, tensors, "base"), origin
+
+
+def _mix_in(model: nn.Module, first: type) -> None:
+    """Give this one model a class of its own: ``first`` and then what it was, under the same name.
+
+    FSDP2 does so in ``fully_shard``. The name is what is written to config.json.
+    """
+    old = type(model)
+    names = {"__module__": old.__module__, "__qualname__": old.__qualname__}
+    if hasattr(first, "forward"):
+        # the Trainer reads from the signature which columns of a dataset to keep
+        names["forward"] = _with_signature(first.forward, old.forward)
+    model.__class__ = type(old.__name__, (first, old), names)
+
+
+def _with_signature(method: Callable[..., Any], of: Callable[..., Any]) -> Any:
+    @functools.wraps(of)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return wrapped
+
+
+def _arguments(model: nn.Module) -> list[str]:
+    """Names of the arguments of the model's own forward pass, without its ``**kwargs``."""
+    parameters = inspect.signature(type(model).forward).parameters.values()
+    return [each.name for each in parameters if each.kind is not each.VAR_KEYWORD][1:]
+
+
+def _check(base: Any, theta_0: Any, device: str, dtype: str | None) -> None:
+    if base is not None and theta_0 is not None:
+        raise ConfigError("base", "and theta_0 are both given", "one of them")
+    if device not in ("device", "cpu"):
+        raise ConfigError("theta_0_device", f"is {device!r}", nearest(str(device), ("device", "cpu")))
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError("theta_0_dtype", f"is {dtype!r}", nearest(str(dtype), DTYPES))
+
+
+def _check_names(parameters: Mapping[str, Tensor], theta_0: Mapping[str, Tensor]) -> None:
+    """A parameter that was frozen when the model was linearised would get no gradient, without a word."""
+    if theta_0.keys() - parameters.keys():
+        raise refuse("a model whose parameters were replaced since (FSDP1)", ENGINES)
+    for name, parameter in parameters.items():
+        if parameter.requires_grad and name not in theta_0:
+            problem = "is trained, and was frozen when the model was linearised"
+            raise ConfigError(name, problem, "requires_grad set before linearise()")
+
+
+def _warn_of_rounding(model: PreTrainedModel) -> None:
+    narrow = {p.dtype for p in model.parameters() if p.requires_grad and p.dtype.itemsize < 4}
+    for dtype in narrow:
+        _logger.warning(
+            "the linearised model's weights are %s: theta - theta_0 is mostly rounding there; load them in "
+            "float32 and compute in mixed precision",
+            dtype,
+        )

@@ -1,0 +1,58 @@
+"""What cannot be linearised: each refused by name."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from transformers import PreTrainedModel
+
+FAMILIES = ("gpt_neox", "llama", "qwen2")
+"""Model types whose linearisation is tested against finite differences."""
+
+ENGINES = "one process, DDP, and DeepSpeed ZeRO 0 to 2"
+_REPLACED = ("eager", "sdpa", None)
+"""Attention implementations in whose place "eager" computes the same function: sdpa is what is chosen when
+nothing is asked for. Others are asked for by name, for a memory that eager attention would not keep."""
+
+
+def refuse(what: str, right: str) -> NotImplementedError:
+    """Build the one error of something that cannot be linearised."""
+    return NotImplementedError(f"sfa_hf cannot linearise {what}; supported: {right}")
+
+
+def refuse_model(model: PreTrainedModel) -> None:
+    """Refuse a model whose forward pass has no forward-mode derivative, or is none of :data:`FAMILIES`.
+
+    Raises:
+        NotImplementedError: names it, and what is supported.
+    """
+    if model.config.model_type not in FAMILIES:
+        raise refuse(f"a model of type {model.config.model_type!r}", ", ".join(FAMILIES))
+    attention = model.config._attn_implementation
+    if attention not in _REPLACED:
+        right = "'eager', the one with a forward-mode derivative: attn_implementation='eager'"
+        raise refuse(f"attention implementation {attention!r}", right)
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise refuse("quantised weights", "floating point")
+    refuse_setup(model)
+
+
+def refuse_setup(model: nn.Module) -> None:
+    """Refuse what a model may have been put into since it was linearised.
+
+    Weights that are not whole on this process, because the pass calls the model with other ones; and
+    gradient checkpointing: what is computed again in the backward pass would be without its tangents.
+
+    Raises:
+        NotImplementedError: names the set-up, and what is supported.
+    """
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        raise refuse("a model with gradient checkpointing", "training without it, on shorter batches or LoRA")
+    if getattr(model, "_is_replica", False):
+        raise refuse("a model under nn.DataParallel", ENGINES + ": launch one process a GPU")
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        raise refuse("a model under FSDP1", ENGINES)
+    if any(isinstance(module, FSDPModule) for module in model.modules()):
+        raise refuse("a model under FSDP2, whose weights are sharded", ENGINES)
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        raise refuse("a model under ZeRO-3, whose weights are partitioned", ENGINES)

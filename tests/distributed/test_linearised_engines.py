@@ -1,0 +1,75 @@
+"""A linearised model trains alike on one process, under DDP and ZeRO-1/2; ZeRO-3 and FSDP2 are refused."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import run_ranks
+from tiny_training import arguments, rows, tiny_model
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from transformers import Trainer
+
+from sfa_hf.distributed import clean_end
+from sfa_hf.linearised import linearise
+
+STEPS = 4
+SETTINGS = {"max_steps": STEPS, "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant"}
+SETTINGS |= {"max_grad_norm": 0.0, "logging_steps": 1}
+
+
+def zero(stage: int) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "optimizer": {"type": "SGD", "params": {"lr": SETTINGS["learning_rate"]}},
+        "zero_optimization": {"stage": stage},
+        "gradient_clipping": 0.0,
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def trained(folder: Path, model: nn.Module, **changes: Any) -> list[float]:
+    """Losses of the steps of a training."""
+    trainer = Trainer(model, arguments(folder, **SETTINGS, **changes), train_dataset=rows())
+    trainer.train()
+    return [each["loss"] for each in trainer.state.log_history if "loss" in each]
+
+
+def everything(folder: str) -> dict[str, Any]:
+    with clean_end():
+        share = {"per_device_train_batch_size": 2}
+        found: dict[str, Any] = {
+            "ddp": trained(Path(folder, "ddp"), linearise(tiny_model()), ddp_backend="gloo", **share)
+        }
+        sharded = linearise(tiny_model())
+        fully_shard(sharded)
+        found["fsdp2"] = refusal(lambda: sharded(input_ids=rows(1)[0]["input_ids"][None]))
+        for stage in (1, 2):
+            model = linearise(tiny_model())
+            found[f"zero{stage}"] = trained(Path(folder, str(stage)), model, deepspeed=zero(stage), **share)
+        model = linearise(tiny_model())
+        found["zero3"] = refusal(lambda: trained(Path(folder, "3"), model, deepspeed=zero(3), **share))
+        return found
+
+
+def refusal(act: Any) -> str:
+    try:
+        act()
+    except NotImplementedError as error:
+        return str(error)
+    return "not refused"
+
+
+def test_engines(tmp_path: Path) -> None:
+    alone = trained(tmp_path / "alone", linearise(tiny_model()))
+    plain = trained(tmp_path / "plain", copy.deepcopy(tiny_model()))
+    assert abs(plain[-1] - alone[-1]) > 1e-4, "a training in which linearising changes nothing"
+    first, _ = run_ranks(everything, 2, folder=str(tmp_path))
+    for engine in ("ddp", "zero1", "zero2"):
+        torch.testing.assert_close(torch.tensor(first[engine]), torch.tensor(alone), rtol=0, atol=2e-4)
+    for engine, name in (("zero3", "ZeRO-3"), ("fsdp2", "FSDP2")):
+        assert name in first[engine]
+        assert "supported: one process, DDP" in first[engine]
