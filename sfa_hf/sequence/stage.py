@@ -38,11 +38,13 @@ class Trained:
         trainer: holds the model, on its engine.
         seconds: wall time of ``train()``; the merges' share is in them.
         merges: one record a merge, as in results.json.
+        extra_bytes: what the method's callbacks kept in this process, such as anchors.
     """
 
     trainer: Trainer
     seconds: float
     merges: list[dict[str, Any]]
+    extra_bytes: int
 
     @property
     def engine(self) -> str:
@@ -56,14 +58,15 @@ class Trained:
 def trained(
     stage: Stage, config: RunConfig, arguments: TrainingArguments, preemption: Preemption
 ) -> Iterator[Trained]:
-    """Train the stage's task from ``stage.start``, or on from its newest whole checkpoint.
+    """Train the stage's task from where the method starts it, or on from its newest whole checkpoint.
 
     The model lives until the block ends.
     """
     _save_whole_models(arguments)
-    task, checkpoint = config.tasks[stage.index], newest_whole(stage.folder)
-    model, tokenizer = loaded(_first_weights(stage, checkpoint, arguments), config.model.dtype)
-    rows, report = encode(task.train_rows(), tokenizer, config.data)
+    task, method, checkpoint = stage.task, config.method, newest_whole(stage.folder)
+    first = _first_weights(method.start(stage), checkpoint, arguments)
+    model, tokenizer = loaded(first, config.model.dtype)
+    rows, report = encode(method.rows(stage), tokenizer, config.data)
     logger.info("%s: %s", task.name, report.summary())
     facts = _facts(rows, arguments)
     if checkpoint is not None:
@@ -71,29 +74,30 @@ def trained(
         logger.info("%s: resuming after step %d", task.name, checkpoint.step)
     spent = checkpoint.facts["seconds"] if checkpoint else 0.0
     keeper = CheckpointKeeper(facts, checkpoints_kept(config.training[stage.index]), spent)
+    callbacks = method.callbacks(stage)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=collator(tokenizer),
         processing_class=tokenizer,
-        callbacks=[*config.method.callbacks(stage), keeper, StopAtStep(preemption, task.name)],
+        callbacks=[*callbacks, keeper, StopAtStep(preemption, task.name)],
     )
     started = time.perf_counter()
     with _names_known():
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     seconds = spent + time.perf_counter() - started
     try:
-        yield Trained(
-            trainer, seconds, _merges(trainer.state.log_history, task.name, trainer.state.max_steps)
-        )
+        merges = _merges(trainer.state.log_history, task.name, trainer.state.max_steps)
+        extra_bytes = sum(getattr(callback, "nbytes", 0) for callback in callbacks)
+        yield Trained(trainer, seconds, merges, extra_bytes)
     finally:
         trainer.accelerator.free_memory()
         del trainer, model
         collect()
 
 
-def _first_weights(stage: Stage, checkpoint: Checkpoint | None, arguments: TrainingArguments) -> str:
+def _first_weights(start: str, checkpoint: Checkpoint | None, arguments: TrainingArguments) -> str:
     """Where the model is loaded from before the Trainer resumes.
 
     The Trainer loads a checkpoint's tensors by their names in the file, and leaves those alone that the model
@@ -101,7 +105,7 @@ def _first_weights(stage: Stage, checkpoint: Checkpoint | None, arguments: Train
     checkpoint itself, therefore. DeepSpeed restores what it saved, by its own names.
     """
     resumes_here = checkpoint is not None and arguments.deepspeed_plugin is None
-    return str(checkpoint.path) if resumes_here and checkpoint else stage.start
+    return str(checkpoint.path) if resumes_here and checkpoint else start
 
 
 @contextmanager
