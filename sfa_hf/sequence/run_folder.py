@@ -41,6 +41,7 @@ class RunState:
         stderr: their standard errors.
         metrics_used: primary metric of each task.
         merges: every merge of every finished task, in order.
+        curve: scores during the training of every finished task, in order, where the config asks for them.
         cost: sums over the run so far (seconds), and peaks (bytes).
         engine: name of the training engine.
         world_size: processes of the latest launch.
@@ -52,6 +53,7 @@ class RunState:
     stderr: list[list[float]] = field(default_factory=list)
     metrics_used: dict[str, str] = field(default_factory=dict)
     merges: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
     engine: str = ""
     world_size: int = 1

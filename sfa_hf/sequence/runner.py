@@ -168,8 +168,11 @@ class _Run:
         self.state.trained = stage.index + 1
         self.state.engine = training.engine
         self.state.merges += training.merges
+        self.state.curve += training.curve
         cost = self.state.cost
-        cost["train_seconds"] = cost.get("train_seconds", 0.0) + training.seconds
+        scoring = sum(point["seconds"] for point in training.curve)
+        cost["train_seconds"] = cost.get("train_seconds", 0.0) + training.seconds - scoring
+        cost["eval_seconds"] = cost.get("eval_seconds", 0.0) + scoring
         cost["merge_seconds"] = sum(merge["seconds"] for merge in self.state.merges)
         raise_to_largest(cost, extra_bytes=training.extra_bytes)
         self.outcome.write_state()

@@ -23,6 +23,7 @@ from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
 from sfa_hf.sequence.checkpoints import Checkpoint, CheckpointKeeper, check_resumable, newest_whole
 from sfa_hf.sequence.config import RunConfig
+from sfa_hf.sequence.curve import ScoreEvery, curve
 from sfa_hf.sequence.preemption import Preemption, StopAtStep
 from sfa_hf.sequence.training import checkpoints_kept
 from sfa_hf.tasks import collator, encode, rows_hash
@@ -36,15 +37,17 @@ class Trained:
 
     Attributes:
         trainer: holds the model, on its engine.
-        seconds: wall time of ``train()``; the merges' share is in them.
+        seconds: wall time of ``train()``; the merges' share is in them, and that of the curve.
         merges: one record a merge, as in results.json.
         extra_bytes: what the method's callbacks kept in this process, such as anchors.
+        curve: scores during the training, as in results.json.
     """
 
     trainer: Trainer
     seconds: float
     merges: list[dict[str, Any]]
     extra_bytes: int
+    curve: list[dict[str, Any]]
 
     @property
     def engine(self) -> str:
@@ -73,6 +76,7 @@ def trained(
         check_resumable(checkpoint, facts)
         logger.info("%s: resuming after step %d", task.name, checkpoint.step)
     spent = checkpoint.facts["seconds"] if checkpoint else 0.0
+    scorer = ScoreEvery(config.tasks, tokenizer, config.data, config.evaluation)
     keeper = CheckpointKeeper(facts, checkpoints_kept(config.training[stage.index]), spent)
     callbacks = method.callbacks(stage)
     trainer = Trainer(
@@ -81,16 +85,21 @@ def trained(
         train_dataset=rows,
         data_collator=collator(tokenizer),
         processing_class=tokenizer,
-        callbacks=[*callbacks, keeper, StopAtStep(preemption, task.name)],
+        callbacks=[*callbacks, scorer, keeper, StopAtStep(preemption, task.name)],
     )
     started = time.perf_counter()
     with _names_known():
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     seconds = spent + time.perf_counter() - started
     try:
-        merges = _merges(trainer.state.log_history, task.name, trainer.state.max_steps)
-        extra_bytes = sum(getattr(callback, "nbytes", 0) for callback in callbacks)
-        yield Trained(trainer, seconds, merges, extra_bytes)
+        history, steps = trainer.state.log_history, trainer.state.max_steps
+        yield Trained(
+            trainer,
+            seconds,
+            merges=_merges(history, task.name, steps),
+            curve=curve(history, task.name, steps, [each.name for each in config.tasks]),
+            extra_bytes=sum(getattr(callback, "nbytes", 0) for callback in callbacks),
+        )
     finally:
         trainer.accelerator.free_memory()
         del trainer, model
