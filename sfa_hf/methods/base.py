@@ -6,12 +6,15 @@ from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 from sfa_hf.tasks import Encoding, Row, Task
+
+PLAIN = "plain"
+"""``Method.first_task`` of those that fine-tune on the first task and do nothing else."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,9 @@ class Method(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
+    KEEPS: ClassVar[tuple[str, ...]] = ()
+    """Names of what a stage's training leaves in its folder beside the model, for the stages after it."""
+
     name: str
 
     def check(self) -> None:
@@ -96,6 +102,14 @@ class Method(BaseModel, ABC):
             ConfigError: the method cannot train with them.
         """
         return [dict(fields) for fields in tasks]
+
+    @property
+    def first_task(self) -> str | None:
+        """Methods that give the same name train the first task alike: a comparison trains it once for all.
+
+        None where no other method does.
+        """
+        return None
 
     def trains(self, stage: Stage) -> bool:
         """Whether a stage is trained; where it is not, the model of the stage before is its model."""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.files import read_checked, write_checked
-from sfa_hf.methods.base import Method, Preparation, Stage
+from sfa_hf.methods.base import PLAIN, Method, Preparation, Stage
 from sfa_hf.tasks import Row, Task
 
 BUFFER = "buffer.json"
@@ -44,6 +44,10 @@ class Rehearsal(Method):
             if (self.buffer_rows or 0) > rows:
                 problem = f"is {self.buffer_rows}, and task {task.name} has {rows} rows"
                 raise ConfigError("method.buffer_rows", problem, f"at most {rows}")
+
+    @property
+    def first_task(self) -> str | None:
+        return PLAIN
 
     def prepare(self, preparation: Preparation) -> None:
         processes = PartialState()

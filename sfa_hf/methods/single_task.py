@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sfa_hf.methods.base import Method, Stage
+from sfa_hf.methods.base import PLAIN, Method, Stage
 
 
 class SingleTask(Method):
@@ -14,6 +14,10 @@ class SingleTask(Method):
     """
 
     name: Literal["single_task"] = "single_task"
+
+    @property
+    def first_task(self) -> str | None:
+        return PLAIN
 
     def start(self, stage: Stage) -> str:
         return stage.base

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from sfa_hf.methods.base import Stage
+from sfa_hf.methods.base import PLAIN, Stage
 from sfa_hf.methods.saved_models import MergesSaved
 
 
@@ -26,6 +26,10 @@ class WiSEFT(MergesSaved):
     alpha: float = 0.5
     zero_shot: Literal["start", "base"] = "start"
     merge_first_task: bool = False
+
+    @property
+    def first_task(self) -> str | None:
+        return None if self.merge_first_task else PLAIN
 
     def start(self, stage: Stage) -> str:
         if self.zero_shot == "start" or not stage.past:

@@ -17,7 +17,7 @@ from sfa_hf.sequence.sealed import seal
 from sfa_hf.start_weights import link_or_copy
 
 
-def keep_trained(trainer: Trainer, stage: Stage, recipe: Mapping[str, Any] | None) -> None:
+def keep_trained(trainer: Trainer, stage: Stage, recipe: Mapping[str, Any] | None, seconds: float) -> None:
     """Save what training left as ``stage.model``; or as ``stage.trained``, and merge the model by ``recipe``.
 
     A collective call. Each folder has its name only when it is whole.
@@ -25,10 +25,10 @@ def keep_trained(trainer: Trainer, stage: Stage, recipe: Mapping[str, Any] | Non
     kept = stage.model if recipe is None else stage.trained
     written = _writing(kept)
     trainer.save_model(str(written))
-    _adopt(written, kept, stage)
+    _adopt(written, kept, stage, seconds)
     if recipe is not None:
         _merge(recipe, _writing(stage.model))
-        _adopt(_writing(stage.model), stage.model, stage)
+        _adopt(_writing(stage.model), stage.model, stage, seconds)
     if PartialState().is_main_process:
         for checkpoint in stage.folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
@@ -41,7 +41,7 @@ def keep_same(stage: Stage) -> None:
     if PartialState().is_main_process:
         shutil.rmtree(written, ignore_errors=True)
         shutil.copytree(stage.past[-1].model, written, copy_function=_link)
-    _adopt(written, stage.model, stage)
+    _adopt(written, stage.model, stage, 0.0)
 
 
 def _merge(recipe: Mapping[str, Any], out: Path) -> None:
@@ -59,9 +59,9 @@ def _writing(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.writing")
 
 
-def _adopt(written: Path, final: Path, stage: Stage) -> None:
-    """Seal a folder and give it its name."""
-    seal(written, {"task": stage.task.name})
+def _adopt(written: Path, final: Path, stage: Stage, seconds: float) -> None:
+    """Seal a folder, with what its training took, and give it its name."""
+    seal(written, {"task": stage.task.name, "seconds": seconds})
     if PartialState().is_main_process:
         if final.exists():
             shutil.rmtree(final)

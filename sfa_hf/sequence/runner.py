@@ -164,14 +164,15 @@ class _Run:
 
     def _keep(self, training: Trained, stage: Stage) -> None:
         """Save the task's model under its final name, then note it in the state."""
-        keep_trained(training.trainer, stage, self.method.deployed(stage))
+        scoring = sum(point["seconds"] for point in training.curve)
+        seconds = training.seconds - scoring
+        keep_trained(training.trainer, stage, self.method.deployed(stage), seconds)
         self.state.trained = stage.index + 1
         self.state.engine = training.engine
         self.state.merges += training.merges
         self.state.curve += training.curve
         cost = self.state.cost
-        scoring = sum(point["seconds"] for point in training.curve)
-        cost["train_seconds"] = cost.get("train_seconds", 0.0) + training.seconds - scoring
+        cost["train_seconds"] = cost.get("train_seconds", 0.0) + seconds
         cost["eval_seconds"] = cost.get("eval_seconds", 0.0) + scoring
         cost["merge_seconds"] = sum(merge["seconds"] for merge in self.state.merges)
         raise_to_largest(cost, extra_bytes=training.extra_bytes)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods import Stage, known_methods, make_method
 from sfa_hf.sequence import keeping, make_config, run_sequence
+from sfa_hf.sequence.borrowing import borrow_first_task
 from sfa_hf.sequence.config import RunConfig
 from tests.sequence.small_run import TASKS, small_base, small_data, small_values
 
@@ -229,3 +230,41 @@ def test_every_method_is_made_by_its_name_alone() -> None:
     assert {name: make_method({"name": name}).name for name in known_methods()} == {
         name: name for name in known_methods()
     }
+
+
+def test_a_run_may_begin_with_the_first_task_of_another(runs: Runs, tmp_path: Path) -> None:
+    values = {**runs.values(name="sfa", beta=0.5, p=0.5), "output_dir": str(tmp_path / "borrowed")}
+    assert borrow_first_task(make_config(values), runs(name="sequential"))
+    first = [
+        task_folder(run, 0) / "model" / "model.safetensors"
+        for run in (tmp_path / "borrowed", runs(name="sequential"))
+    ]
+    assert first[0].stat().st_ino == first[1].stat().st_ino
+    run_sequence(make_config(values))
+    alone = runs(name="sfa", beta=0.5, p=0.5)
+    assert (task_folder(tmp_path / "borrowed", 1) / "model" / "model.safetensors").read_bytes() == (
+        task_folder(alone, 1) / "model" / "model.safetensors"
+    ).read_bytes()
+    found, expected = (
+        json.loads((run / "results.json").read_text()) for run in (tmp_path / "borrowed", alone)
+    )
+    same = ("scores", "stderr", "metrics_used", "transitions", "engine", "method")
+    assert {key: found[key] for key in same} == {key: expected[key] for key in same}
+    assert found["cost"]["train_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {"method": {"name": "joint"}},
+        {"method": {"name": "sfa", "merge_first_task": True}},
+        {"seed": 1},
+        {"evaluation": {"limit": 3}},
+    ],
+)
+def test_nothing_is_borrowed_from_a_run_that_trains_otherwise(
+    runs: Runs, tmp_path: Path, different: dict[str, Any]
+) -> None:
+    values = {**runs.values(name="rehearsal", fraction=0.1), "output_dir": str(tmp_path / "run"), **different}
+    assert not borrow_first_task(make_config(values), runs(name="sequential"))
+    assert not (tmp_path / "run").exists()
