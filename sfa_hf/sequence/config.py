@@ -158,7 +158,7 @@ def _resolved(
     return {
         "model": plain["model"],
         "sequence": [task.config.model_dump(mode="json", exclude_defaults=True) for task in tasks],
-        "method": method.model_dump(mode="json"),
+        "method": method.model_dump(mode="json", by_alias=True),
         "training": dict(training),
         **{key: plain[key] for key in ("evaluation", "data", "seed", "output_dir")},
     }
