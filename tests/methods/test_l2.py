@@ -11,8 +11,8 @@ from sfa_hf import L2Callback, PullCallback
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods import Stage, make_method
 
-FIRST = Stage(index=0, task="math", start="base", folder=Path("0-math"))
-SECOND = Stage(index=1, task="law", start="0-math/model", folder=Path("1-law"))
+FIRST = Stage(index=0, tasks=(), base="base", folder=Path("0-math"))
+SECOND = Stage(index=1, tasks=(), base="base", folder=Path("1-law"), past=(FIRST,))
 
 
 def test_the_loss_form() -> None:
