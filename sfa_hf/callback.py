@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
-from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import SaveStrategy
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines, options, schedule
-from sfa_hf.anchoring import ANCHOR_DTYPES, AnchorTaker, recorded_anchor
+from sfa_hf.anchored import AnchoredCallback
 from sfa_hf.engines.optimizers import keeps_moments
 from sfa_hf.errors import ConfigError
 from sfa_hf.merge import Merged, merge
-from sfa_hf.resumed import load_what_was_left
 from sfa_hf.rules import TRAINING_RULES
-from sfa_hf.trainer_log import TrainerLog
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +24,7 @@ DEFAULT_P = 0.25
 _NO_MOMENTS = "this optimizer does not keep Adam's moments (exp_avg, exp_avg_sq); supported: 'keep', or AdamW"
 
 
-class SFACallback(TrainerCallback, ExportableState):
+class SFACallback(AnchoredCallback):
     r"""Averages the weights in training with an anchor: every pT of the T steps, and at the end.
 
         \theta <- (1 - \beta) \theta + \beta \theta_o
@@ -73,6 +65,8 @@ class SFACallback(TrainerCallback, ExportableState):
         NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
     """
 
+    OPTIONS = ("beta", "p", "merge_every", "rule", "optimizer_state")
+
     def __init__(
         self,
         beta: float = 0.5,
@@ -88,47 +82,28 @@ class SFACallback(TrainerCallback, ExportableState):
         exclude: str | None = None,
         save_anchor: bool = True,
     ) -> None:
+        super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
         if p != DEFAULT_P and merge_every is not None:
             raise ConfigError("merge_every", f"{merge_every!r} beside p = {p!r}", "one of merge_every and p")
         self.beta = options.check_beta(beta)
         self.p = options.check_p(p)
         self.merge_every = None if merge_every is None else options.check_merge_every(merge_every)
-        self.anchor = None if anchor is None else fspath(anchor)
-        self.anchor_device = options.check_choice("anchor_device", anchor_device, ("cpu", "disk", "device"))
-        self.anchor_dtype = options.check_choice("anchor_dtype", anchor_dtype, ANCHOR_DTYPES)
         self.rule = options.check_choice("rule", rule, TRAINING_RULES)
         self.optimizer_state = options.check_choice(
             "optimizer_state", optimizer_state, ("keep", "reset", "scale")
         )
-        self.include = options.check_pattern("include", include)
-        self.exclude = options.check_pattern("exclude", exclude)
-        self.save_anchor = save_anchor
-        self.anchor_record: dict[str, Any] | None = None
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of this callback: its arguments, and which weights its anchor was."""
-        names = ("beta", "p", "merge_every", "anchor", "anchor_device", "anchor_dtype", "rule")
-        arguments = {name: getattr(self, name) for name in (*names, "optimizer_state", "save_anchor")}
-        return {
-            "args": {**arguments, **self._patterns()},
-            "attributes": {"anchor_record": self.anchor_record},
-        }
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        model, optimizer = kwargs["model"], kwargs["optimizer"]
-        self._engine = engines.attach(model, optimizer)
+        if self.optimizer_state != "keep" and not keeps_moments(kwargs["optimizer"]):
+            raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
         self._every = self.merge_every or schedule.interval(self.p, state.max_steps)
         self._merges = schedule.merges_until(state.global_step, state.max_steps, self._every)
         self._last_merge = 0
-        self._log = TrainerLog()
-        self._check_start(model, optimizer)
-        if state.global_step > 0:
-            load_what_was_left(
-                self._engine, model, Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-            )
-        self._take_anchor(model, args, state)
+        super().on_train_begin(args, state, control, **kwargs)
+        if state.is_world_process_zero:
+            _warn_of_inexact_merges(self._shards())
 
     def on_pre_optimizer_step(
         self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any
@@ -148,10 +123,6 @@ class SFACallback(TrainerCallback, ExportableState):
         stopped_early = control.should_training_stop and 0 < state.global_step < state.max_steps
         if stopped_early and state.global_step != self._last_merge:
             self._merge(args, state, control)
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        del self._theta_o, self._engine, self._log
-        self._taker.release()
 
     def _merge(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         start = time.perf_counter()
@@ -183,59 +154,6 @@ class SFACallback(TrainerCallback, ExportableState):
             raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
         for moment in moments:
             moment.mul_(factor)
-
-    def _check_start(self, model: nn.Module, optimizer: Any) -> None:
-        if self.optimizer_state != "keep" and not keeps_moments(optimizer):
-            raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
-        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        if not any(map(self._merges_parameter, names)):
-            argument = "include" if self.exclude is None else "exclude"
-            problem = (
-                f"include={_text(self.include)}, exclude={_text(self.exclude)} leave no trainable parameter"
-            )
-            raise ConfigError(argument, problem, f"patterns for names like {', '.join(names[:3])}")
-
-    def _take_anchor(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> None:
-        shards, engine = self._shards(), self._engine
-        if state.is_world_process_zero:
-            _warn_of_inexact_merges(shards)
-        output_dir = str(args.output_dir)
-        self._taker = AnchorTaker(
-            self.anchor, self.anchor_device, self.anchor_dtype, output_dir, args.process_index
-        )
-        saved = state.stateful_callbacks.get(type(self).__name__)
-        try:
-            if state.global_step > 0:
-                recorded = recorded_anchor(saved, self._patterns())
-                self._theta_o, record = self._taker.take_again(
-                    engine, model, shards, recorded, state.global_step
-                )
-            else:
-                self._theta_o, record = self._taker.take(engine, model, shards)
-                if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
-                    self._taker.save(engine, shards, self._theta_o, record)
-        except BaseException:
-            self._taker.release()
-            raise
-        self.anchor_record = asdict(record)
-        # Trainer looks the entry up at each save: a checkpoint of a training without this callback lacks it.
-        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
-
-    def _patterns(self) -> dict[str, str | None]:
-        pairs = {"include": self.include, "exclude": self.exclude}
-        return {key: None if pattern is None else pattern.pattern for key, pattern in pairs.items()}
-
-    def _shards(self) -> list[engines.Shard]:
-        return [shard for shard in self._engine.shards() if self._merges_parameter(shard.name)]
-
-    def _merges_parameter(self, name: str) -> bool:
-        if self.exclude is not None and self.exclude.search(name):
-            return False
-        return self.include is None or self.include.search(name) is not None
-
-
-def _text(pattern: re.Pattern[str] | None) -> str:
-    return "None" if pattern is None else repr(pattern.pattern)
 
 
 def _warn_of_inexact_merges(shards: Sequence[engines.Shard]) -> None:
