@@ -1,4 +1,4 @@
-"""A linearised model trains alike on one process, under DDP and ZeRO-1/2; ZeRO-3 and FSDP2 are refused."""
+"""Linearised training and corrections: one process, DDP and ZeRO-1/2 alike; ZeRO-3 and FSDP2 refused."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from harness import run_ranks
-from tiny_training import arguments, rows, tiny_model
+from tiny_training import VOCABULARY, arguments, rows, tiny_model
+from tokenizers import Tokenizer, models
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from transformers import Trainer
+from transformers import PreTrainedTokenizerFast, Trainer
 
+from sfa_hf.correction import correct
 from sfa_hf.distributed import clean_end
 from sfa_hf.linearised import linearise
 
@@ -38,18 +41,35 @@ def trained(folder: Path, model: nn.Module, **changes: Any) -> list[float]:
     return [each["loss"] for each in trainer.state.log_history if "loss" in each]
 
 
+def corrected(folder: Path, **changes: Any) -> list[float]:
+    """Mismatch of features before and after a correction."""
+    words = models.WordLevel({str(i): i for i in range(VOCABULARY)}, unk_token="0")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), pad_token="0")
+    model, teacher = tiny_model(), tiny_model(seed=4)
+    training = {**arguments(folder).to_dict(), **SETTINGS, **changes}
+    kept = {key: training[key] for key in (*SETTINGS, *changes, "use_cpu", "disable_tqdm")}
+    kept.setdefault("per_device_train_batch_size", 4)
+    done = correct(model, teacher, rows(), tokenizer, folder, heldout=rows(8, seed=2), **kept)
+    return [done.before.mean, done.after.mean]
+
+
 def everything(folder: str) -> dict[str, Any]:
     with clean_end():
         share = {"per_device_train_batch_size": 2}
         found: dict[str, Any] = {
             "ddp": trained(Path(folder, "ddp"), linearise(tiny_model()), ddp_backend="gloo", **share)
         }
+        found["ddp corrected"] = corrected(Path(folder, "c"), ddp_backend="gloo", **share)
         sharded = linearise(tiny_model())
         fully_shard(sharded)
         found["fsdp2"] = refusal(lambda: sharded(input_ids=rows(1)[0]["input_ids"][None]))
         for stage in (1, 2):
             model = linearise(tiny_model())
             found[f"zero{stage}"] = trained(Path(folder, str(stage)), model, deepspeed=zero(stage), **share)
+            found[f"zero{stage} corrected"] = corrected(
+                Path(folder, f"c{stage}"), deepspeed=zero(stage), **share
+            )
+        found["zero3 corrected"] = refusal(lambda: corrected(Path(folder, "c3"), deepspeed=zero(3), **share))
         model = linearise(tiny_model())
         found["zero3"] = refusal(lambda: trained(Path(folder, "3"), model, deepspeed=zero(3), **share))
         return found
@@ -67,9 +87,13 @@ def test_engines(tmp_path: Path) -> None:
     alone = trained(tmp_path / "alone", linearise(tiny_model()))
     plain = trained(tmp_path / "plain", copy.deepcopy(tiny_model()))
     assert abs(plain[-1] - alone[-1]) > 1e-4, "a training in which linearising changes nothing"
-    first, _ = run_ranks(everything, 2, folder=str(tmp_path))
+    before, after = corrected(tmp_path / "corrected")
+    assert after < 0.99 * before
+    first, second = run_ranks(everything, 2, folder=str(tmp_path))
     for engine in ("ddp", "zero1", "zero2"):
         torch.testing.assert_close(torch.tensor(first[engine]), torch.tensor(alone), rtol=0, atol=2e-4)
-    for engine, name in (("zero3", "ZeRO-3"), ("fsdp2", "FSDP2")):
+        assert first[f"{engine} corrected"] == second[f"{engine} corrected"]
+        assert first[f"{engine} corrected"] == pytest.approx([before, after], rel=1e-4)
+    for engine, name in (("zero3", "ZeRO-3"), ("zero3 corrected", "ZeRO-3"), ("fsdp2", "FSDP2")):
         assert name in first[engine]
         assert "supported: one process, DDP" in first[engine]

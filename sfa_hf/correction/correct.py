@@ -1,0 +1,215 @@
+"""One pass that brings a merged model's features back to a teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal, cast
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from sfa_hf.correction.features import Mismatch, feature_mismatch, features, inputs_of
+from sfa_hf.correction.parameters import default_parameters, select
+from sfa_hf.errors import ConfigError
+from sfa_hf.models import load_model
+from sfa_hf.options import check_choice
+from sfa_hf.tasks import collator
+
+Loss = Literal["l1", "l2"]
+LEARNING_RATE = 1e-7
+"""Of the paper, for a vision model's projection."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a correction did.
+
+    Attributes:
+        parameters: names of those that were trained; all others keep their bits.
+        before: distance of the features from the teacher's on held-out rows, where there were any.
+        after: likewise.
+        steps: optimizer steps taken.
+    """
+
+    parameters: tuple[str, ...]
+    before: Mismatch | None
+    after: Mismatch | None
+    steps: int
+
+
+def correct(
+    model: nn.Module,
+    teacher: nn.Module | str | PathLike[str],
+    rows: Dataset | Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    output_dir: str | PathLike[str],
+    *,
+    parameters: str | None = None,
+    loss: Loss = "l2",
+    layer: int = -1,
+    learning_rate: float = LEARNING_RATE,
+    heldout: Dataset | Sequence[dict[str, Any]] | None = None,
+    **training: Any,
+) -> Correction:
+    r"""Train a few parameters, in one pass, so that the model's features match a teacher's.
+
+        min over phi of mean_t || h_phi(x)_t - h_teacher(x)_t ||,  phi a few of \theta, t the tokens
+
+    The teacher is the model before it was merged, or the previous task's; the rows are the current task's.
+    Memory beside training's: the teacher's weights, and the features of one batch. Both models run in
+    evaluation mode.
+
+    Runs on one process, under DDP and under ZeRO 0 to 2; a linearised model is corrected linearised.
+
+    Example:
+        >>> correct(merged, "runs/law/1-law/trained", rows, tokenizer, "runs/corrected", learning_rate=1e-4)
+
+    Args:
+        model: merged; corrected in place.
+        teacher: a model, or the folder or Hub id of one, loaded in the dtype of ``model``.
+        rows: training rows with ``input_ids``, e.g. from :func:`sfa_hf.tasks.encode`.
+        tokenizer: pads them.
+        output_dir: of the Trainer.
+        parameters: regular expression searched in parameters' names; None: what writes the features last,
+            see :func:`default_parameters`.
+        loss: "l2", the mean squared difference, or "l1", the mean absolute one.
+        layer: whose features: position in ``hidden_states``, -1 what the output head reads.
+        learning_rate: of AdamW.
+        heldout: rows to measure the mismatch on before and afterwards.
+        training: further TrainingArguments.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigError: an argument that cannot be right, or a teacher that does not fit.
+        NotImplementedError: ZeRO-3 or FSDP, where the teacher would be needed in shards too.
+    """
+    check_choice("loss", loss, ("l1", "l2"))
+    if len(rows) == 0:
+        raise ConfigError("rows", "are none", "the current task's training rows")
+    if parameters is None:
+        _refuse_adapters(model)
+    chosen = select(model, default_parameters(model, layer) if parameters is None else parameters)
+    right = _found(model, teacher)
+    arguments = _arguments(output_dir, learning_rate, training)
+    trainer = _Corrector(model, arguments, train_dataset=cast("Any", rows), data_collator=collator(tokenizer))
+    _refuse_shards(trainer)
+    trainer.aim(right, loss, layer)
+
+    def measured() -> Mismatch | None:
+        if heldout is None:
+            return None
+        right.to(next(model.parameters()).device)
+        size = arguments.per_device_eval_batch_size
+        return feature_mismatch(model, right, cast("Any", heldout), tokenizer, layer=layer, batch_size=size)
+
+    before = measured()
+    with _only_trained(model, chosen), _evaluating(model, right):
+        trainer.train()
+    return Correction(tuple(chosen), before, measured(), trainer.state.global_step)
+
+
+class _Corrector(Trainer):
+    """A Trainer whose loss is the distance of features."""
+
+    def aim(self, teacher: nn.Module, loss: Loss, layer: int) -> None:
+        self._teacher, self._distance, self._layer = teacher, _DISTANCES[loss], layer
+        self.model_accepts_loss_kwargs = False  # the loss is a batch's mean, to be averaged over batches
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        del num_items_in_batch
+        model.eval()  # no dropout: the teacher has none
+        batch = inputs_of(inputs, inputs["input_ids"].device)
+        real = batch["attention_mask"].bool()
+        self._teacher.to(real.device)
+        with torch.no_grad():
+            right = features(self._teacher, batch, self._layer)[real].float()
+        loss = self._distance(features(model, batch, self._layer)[real].float(), right)
+        return (loss, {}) if return_outputs else loss
+
+
+_DISTANCES: dict[str, Any] = {"l1": nn.functional.l1_loss, "l2": nn.functional.mse_loss}
+
+
+def _arguments(
+    output_dir: str | PathLike[str], learning_rate: float, training: dict[str, Any]
+) -> TrainingArguments:
+    settings = {
+        "num_train_epochs": 1,
+        "weight_decay": 0.0,
+        "save_strategy": "no",
+        "report_to": "none",
+        "remove_unused_columns": False,
+        "use_cpu": not torch.accelerator.is_available(),
+        "dataloader_pin_memory": torch.accelerator.is_available(),
+        **training,
+    }
+    return TrainingArguments(str(output_dir), learning_rate=learning_rate, **settings)
+
+
+def _refuse_shards(trainer: Trainer) -> None:
+    plugin = trainer.args.deepspeed_plugin
+    sharded = "ZeRO-3" if plugin is not None and plugin.zero_stage == 3 else None
+    if name := "FSDP" if trainer.is_fsdp_enabled else sharded:
+        supported = "one process, DDP, and DeepSpeed ZeRO 0 to 2"
+        raise NotImplementedError(f"sfa_hf cannot correct features under {name}; supported: {supported}")
+
+
+def _refuse_adapters(model: nn.Module) -> None:
+    if hasattr(model, "peft_config"):
+        right = "adapters merged into their base first (merge_and_unload), or parameters= naming adapters"
+        raise ConfigError("model", "has adapters, which are all that PEFT would save of a correction", right)
+
+
+def _found(model: nn.Module, teacher: nn.Module | str | PathLike[str]) -> nn.Module:
+    if isinstance(teacher, nn.Module):
+        found = teacher
+    else:
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        try:
+            found = load_model(str(teacher), dtype)[0]
+        except ConfigError as error:
+            raise ConfigError("teacher", error.problem, error.right) from error
+    width, own = (cast("Any", each).config.hidden_size for each in (found, model))
+    if width != own:
+        raise ConfigError("teacher", f"has features of width {width}", f"the model's {own}")
+    if found is model:
+        raise ConfigError("teacher", "is the model itself", "another model, or the folder of one")
+    return found
+
+
+@contextmanager
+def _only_trained(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Iterator[None]:
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.requires_grad_(requires_grad=False)
+        for parameter in chosen.values():
+            parameter.requires_grad = True
+        yield
+    finally:
+        for parameter, wanted in before:
+            parameter.requires_grad = wanted
+
+
+@contextmanager
+def _evaluating(*models: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

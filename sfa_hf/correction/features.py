@@ -1,0 +1,94 @@
+"""Features of a model, and how far two models' are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from sfa_hf.evaluation.sharing import rank, world_size
+from sfa_hf.evaluation.untouched import untouched
+from sfa_hf.tasks import collator
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    r"""How far the features h of a model are from a teacher's h_t, on the same tokens.
+
+    Attributes:
+        mean: mean over tokens of ||h - h_t||_2.
+        relative: sum of ||h - h_t||_2 over the sum of ||h_t||_2.
+        tokens: over how many.
+    """
+
+    mean: float
+    relative: float
+    tokens: int
+
+
+def features(model: nn.Module, batch: dict[str, Tensor], layer: int = -1) -> Tensor:
+    """Hidden states of shape [batch, tokens, width], by a call of the model as a whole.
+
+    Args:
+        model: bare or wrapped by a training engine; linearised or not.
+        batch: ``input_ids`` and ``attention_mask``.
+        layer: position in ``hidden_states``: 0 the embedding, -1 what the output head reads.
+    """
+    # one position's logits: the whole vocabulary at every position is not needed
+    output = model(**batch, use_cache=False, output_hidden_states=True, logits_to_keep=1)
+    return output.hidden_states[layer]
+
+
+def inputs_of(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """What a model reads of a batch, without its labels."""
+    ids = batch["input_ids"].to(device)
+    mask = batch.get("attention_mask")
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids) if mask is None else mask.to(device)}
+
+
+def feature_mismatch(
+    model: nn.Module,
+    teacher: nn.Module,
+    rows: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    layer: int = -1,
+    batch_size: int = 16,
+) -> Mismatch:
+    """Mean distance of the features of ``model`` from the teacher's, padding left out.
+
+    Called on every process of a launch; each takes its share of the batches, and all get the same result.
+
+    Args:
+        model: whole on each process.
+        teacher: the model whose features are the right ones; on the same device.
+        rows: with ``input_ids``, e.g. from :func:`sfa_hf.tasks.encode`.
+        tokenizer: pads them.
+        layer: as for :func:`features`.
+        batch_size: rows in one forward pass.
+    """
+    collate: Callable[..., dict[str, Tensor]] = collator(tokenizer)
+    device = next(model.parameters()).device
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    with untouched(model), untouched(teacher):
+        for start in range(rank() * batch_size, len(rows), world_size() * batch_size):
+            part = [rows[index] for index in range(start, min(start + batch_size, len(rows)))]
+            inputs = inputs_of(collate(part), device)
+            sums += _distances(model, teacher, inputs, layer)
+    if world_size() > 1:
+        dist.all_reduce(sums)
+    distance, norm, tokens = sums.tolist()
+    return Mismatch(distance / max(tokens, 1), distance / norm if norm else 0.0, int(tokens))
+
+
+def _distances(model: nn.Module, teacher: nn.Module, inputs: dict[str, Tensor], layer: int) -> Tensor:
+    """Sum of distances, sum of the teacher's norms, number of tokens."""
+    real = inputs["attention_mask"].bool()
+    own, right = (features(each, inputs, layer)[real].double() for each in (model, teacher))
+    tokens = torch.tensor(len(right), dtype=torch.float64, device=right.device)
+    return torch.stack([(own - right).norm(dim=-1).sum(), right.norm(dim=-1).sum(), tokens])
