@@ -18,7 +18,6 @@ from sfa_hf.files import (
     is_leftover,
     read_checked,
     read_json,
-    sync_folder,
     write_atomic,
     write_checked,
 )
@@ -114,10 +113,6 @@ class RunFolder:
     def task_folder(self, index: int, task: str) -> Path:
         return self.path / f"{index}-{task}"
 
-    def model_folder(self, index: int, task: str) -> Path:
-        """The task's final weights, once :meth:`adopt_model` has put them there."""
-        return self.task_folder(index, task) / "model"
-
     @property
     def results_file(self) -> Path:
         return self.path / "results.json"
@@ -140,16 +135,6 @@ class RunFolder:
     def records_folder(self, row: int) -> Path:
         """The per-row records of one row of the score matrix."""
         return self.path / "records" / f"after-{row}"
-
-    def adopt_model(self, written: Path, index: int, task: str) -> None:
-        """Give a sealed model its name; checkpoints of the task are no longer needed then."""
-        final = self.model_folder(index, task)
-        if final.exists():
-            shutil.rmtree(final)
-        written.rename(final)
-        sync_folder(final.parent)
-        for checkpoint in final.parent.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
 
     @property
     def _config_file(self) -> Path:

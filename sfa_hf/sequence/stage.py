@@ -39,12 +39,14 @@ class Trained:
         trainer: holds the model, on its engine.
         seconds: wall time of ``train()``; the merges' share is in them, and that of the curve.
         merges: one record a merge, as in results.json.
+        extra_bytes: what the method's callbacks kept in this process, such as anchors.
         curve: scores during the training, as in results.json.
     """
 
     trainer: Trainer
     seconds: float
     merges: list[dict[str, Any]]
+    extra_bytes: int
     curve: list[dict[str, Any]]
 
     @property
@@ -59,14 +61,15 @@ class Trained:
 def trained(
     stage: Stage, config: RunConfig, arguments: TrainingArguments, preemption: Preemption
 ) -> Iterator[Trained]:
-    """Train the stage's task from ``stage.start``, or on from its newest whole checkpoint.
+    """Train the stage's task from where the method starts it, or on from its newest whole checkpoint.
 
     The model lives until the block ends.
     """
     _save_whole_models(arguments)
-    task, checkpoint = config.tasks[stage.index], newest_whole(stage.folder)
-    model, tokenizer = loaded(_first_weights(stage, checkpoint, arguments), config.model.dtype)
-    rows, report = encode(task.train_rows(), tokenizer, config.data)
+    task, method, checkpoint = stage.task, config.method, newest_whole(stage.folder)
+    first = _first_weights(method.start(stage), checkpoint, arguments)
+    model, tokenizer = loaded(first, config.model.dtype)
+    rows, report = encode(method.rows(stage), tokenizer, config.data)
     logger.info("%s: %s", task.name, report.summary())
     facts = _facts(rows, arguments)
     if checkpoint is not None:
@@ -75,13 +78,14 @@ def trained(
     spent = checkpoint.facts["seconds"] if checkpoint else 0.0
     scorer = ScoreEvery(config.tasks, tokenizer, config.data, config.evaluation)
     keeper = CheckpointKeeper(facts, checkpoints_kept(config.training[stage.index]), spent)
+    callbacks = method.callbacks(stage)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=collator(tokenizer),
         processing_class=tokenizer,
-        callbacks=[*config.method.callbacks(stage), scorer, keeper, StopAtStep(preemption, task.name)],
+        callbacks=[*callbacks, scorer, keeper, StopAtStep(preemption, task.name)],
     )
     started = time.perf_counter()
     with _names_known():
@@ -89,12 +93,12 @@ def trained(
     seconds = spent + time.perf_counter() - started
     try:
         history, steps = trainer.state.log_history, trainer.state.max_steps
-        names = [each.name for each in config.tasks]
         yield Trained(
             trainer,
             seconds,
             merges=_merges(history, task.name, steps),
-            curve=curve(history, task.name, steps, names),
+            curve=curve(history, task.name, steps, [each.name for each in config.tasks]),
+            extra_bytes=sum(getattr(callback, "nbytes", 0) for callback in callbacks),
         )
     finally:
         trainer.accelerator.free_memory()
@@ -102,7 +106,7 @@ def trained(
         collect()
 
 
-def _first_weights(stage: Stage, checkpoint: Checkpoint | None, arguments: TrainingArguments) -> str:
+def _first_weights(start: str, checkpoint: Checkpoint | None, arguments: TrainingArguments) -> str:
     """Where the model is loaded from before the Trainer resumes.
 
     The Trainer loads a checkpoint's tensors by their names in the file, and leaves those alone that the model
@@ -110,7 +114,7 @@ def _first_weights(stage: Stage, checkpoint: Checkpoint | None, arguments: Train
     checkpoint itself, therefore. DeepSpeed restores what it saved, by its own names.
     """
     resumes_here = checkpoint is not None and arguments.deepspeed_plugin is None
-    return str(checkpoint.path) if resumes_here and checkpoint else stage.start
+    return str(checkpoint.path) if resumes_here and checkpoint else start
 
 
 @contextmanager
