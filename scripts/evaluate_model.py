@@ -6,8 +6,9 @@ e.g.   python scripts/evaluate_model.py EleutherAI/pythia-160m task=[law,code] e
        python scripts/evaluate_model.py MODEL task=gsm8k evaluation.lm_eval.tasks=[gsm8k]     beside lm-eval
 
 MODEL is a Hub id, a folder or builtin:pythia; a task is a name under configs/tasks/ or a YAML file. Other
-keys: evaluation.*, data.* and model.dtype, as in a sequence's config; output_dir, a folder for scores.json
-and one record a row (TASK.jsonl). Several processes share the rows.
+keys: evaluation.*, data.* and model.dtype, as in a sequence's config; model.linearised=true for a folder of
+a linearised model; output_dir, a folder for scores.json and one record a row (TASK.jsonl). Several processes
+share the rows.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ from sfa_hf.evaluation import (
 from sfa_hf.evaluation.harness import Harness, check_lm_eval, lm_eval_table
 from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.files import read_json, write_json
+from sfa_hf.linearised import load_linearised
 from sfa_hf.models import load_model, resolve_model
 from sfa_hf.sequence import parse_overrides
 from sfa_hf.sequence.config import DataOptions
-from sfa_hf.tasks import Task, load_task
+from sfa_hf.tasks import Task
+from sfa_hf.tasks.named import named_tasks
 from sfa_hf.validation import as_config_error
 
 USAGE = "scripts/evaluate_model.py MODEL task=math [key=value ...]"
-TASK_FOLDERS = (Path("configs/tasks"), Path(__file__).parent.parent / "configs" / "tasks")
 
 
 class _Strict(BaseModel):
@@ -50,9 +52,10 @@ class _Strict(BaseModel):
 
 
 class ModelOptions(_Strict):
-    """How the model is loaded."""
+    """How the model is loaded; linearised: as the linearised model that saved it."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    linearised: bool = False
 
 
 class Options(_Strict):
@@ -88,7 +91,8 @@ def show(table: str) -> None:
 
 
 def score(where: str, tasks: Sequence[Task], options: Options, state: PartialState) -> list[TaskScore]:
-    model, tokenizer = load_model(where, options.model.dtype)
+    load = load_linearised if options.model.linearised else load_model
+    model, tokenizer = load(where, options.model.dtype)
     model.to(state.device)
     scores = [
         evaluate_task(
@@ -125,24 +129,11 @@ def checked(values: dict[str, Any]) -> Options:
 
 
 def find_tasks(options: Options) -> list[Task]:
-    names = [options.task] if isinstance(options.task, str) else options.task
-    tasks = [find_task(name, options.data.dir) for name in names]
-    for position, task in enumerate(tasks):
-        if task.name in [other.name for other in tasks[:position]]:
-            raise ConfigError("task", f"two tasks are named {task.name!r}", "a name of its own for each task")
-        # a bad file is found before the model is loaded
+    tasks = named_tasks(options.task, options.data.dir)
+    for task in tasks:  # a bad file is found before the model is loaded
         task.heldout_rows(few_shot=options.evaluation.few_shot)
     check_tasks(tasks, options.evaluation)
     return tasks
-
-
-def find_task(name: str, data_dir: str) -> Task:
-    try:
-        return load_task(name, search=TASK_FOLDERS, data_dir=Path(data_dir))
-    except ConfigError as error:
-        if error.key != "sequence":  # where a run's config names its tasks; here it is this script's option
-            raise
-        raise ConfigError("task", error.problem, error.right) from error
 
 
 if __name__ == "__main__":

@@ -71,6 +71,16 @@ def merge_checkpoints(recipe: Recipe, out: Path, *, progress: bool = False) -> M
     return Merged(merged, copied, sum(job.numel for job in plan.jobs))
 
 
+def check_checkpoints(recipe: Recipe) -> None:
+    """Open the models of a recipe and plan the merge, without doing it.
+
+    Raises:
+        ConfigError: something about the models.
+    """
+    with ExitStack() as stack:
+        Plan(recipe, *_opened(recipe, stack), _tied_names)
+
+
 def _opened(recipe: Recipe, stack: ExitStack) -> tuple[list[SavedModel], SavedModel | None, SavedModel]:
     base = None if recipe.base is None else open_model(recipe.base, "base", stack)
     models = [

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from sfa_hf.errors import ConfigError, nearest
-from sfa_hf.tasks.config import DataSource, TaskConfig
+from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
 from sfa_hf.tasks.sources import read_source
 from sfa_hf.tasks.templates import ListTemplate, MissingColumnError, NullColumnError, Template
 from sfa_hf.validation import as_config_error
@@ -51,6 +51,10 @@ class Task:
         self.config = config
         self.name = config.name
         self._data_dir = data_dir
+
+    def scored_by(self, scoring: Scoring) -> Task:
+        """The same rows, scored in another way."""
+        return Task(self.config.model_copy(update={"scoring": scoring}), self._data_dir)
 
     def check(self, few_shot: int | None = None) -> None:
         """Read and render every row, so that a bad file is found before any training.

@@ -1,0 +1,65 @@
+r"""The points of a probe, and the merge that makes each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.probing.options import ProbeOptions
+
+LINEAR, FISHER = "linear", "fisher"
+
+
+@dataclass(frozen=True)
+class Point:
+    r"""One model of a probe.
+
+    Attributes:
+        curve: "linear", "fisher", or "" for a checkpoint beside the path.
+        alpha: the weight of B, where it is on a path.
+        name: of a checkpoint beside the path.
+    """
+
+    curve: str
+    alpha: float | None = None
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the point is called in probe.json."""
+        return self.name if self.alpha is None else f"{self.curve} {self.alpha:.6g}"
+
+
+def points(options: ProbeOptions) -> list[Point]:
+    """The ends first, then the rest of the straight line, the other curve, and the checkpoints beside."""
+    step = 1 / (options.points - 1)
+    outside = int(options.beyond / step + 1e-9)
+    inner = [round(i * step, 9) for i in range(1, options.points - 1)]
+    outer = [round(s, 9) for i in range(1, outside + 1) for s in (-i * step, 1 + i * step)]
+    line = [Point(LINEAR, alpha) for alpha in (0.0, 1.0, *sorted([*inner, *outer]))]
+    curve = [Point(FISHER, alpha) for alpha in inner] if options.fisher else []
+    return [*line, *curve, *(Point("", name=name) for name in options.models)]
+
+
+def recipe(point: Point, a: str, b: str, options: ProbeOptions) -> dict[str, Any]:
+    r"""How to make a point that is none of the checkpoints, for :func:`sfa_hf.checkpoints.make_recipe`.
+
+    The straight line is a task vector of any length, \theta_A + \alpha (\theta_B - \theta_A), so that it
+    goes on behind both ends.
+    """
+    if point.curve == LINEAR:
+        return {"base": a, "models": [b], "rule": {"name": "task_arithmetic", "lambda": point.alpha}}
+    given, alpha = options.fisher, point.alpha
+    assert given is not None
+    assert alpha is not None
+    rule = {"name": "fisher", "power": given.power, "epsilon": given.epsilon, "weights": [1 - alpha, alpha]}
+    return {"models": [{"path": a, "fisher": given.a}, {"path": b, "fisher": given.b}], "rule": rule}
+
+
+def as_asked(error: ConfigError, point: Point) -> ConfigError:
+    """An error of a point's recipe, by the arguments of the probe."""
+    linear = {"base": "A", "models.0": "B"}
+    fisher = {"models.0.fisher": "fisher.a", "models.1.fisher": "fisher.b", "models.0": "A", "models.1": "B"}
+    names = linear if point.curve == LINEAR else fisher
+    return ConfigError(names.get(error.key, error.key), error.problem, error.right)

@@ -1,0 +1,147 @@
+"""A probe: every point made, measured, and written down before the next."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sfa_hf.checkpoints import check_checkpoints, make_recipe, merge_checkpoints
+from sfa_hf.errors import ConfigError
+from sfa_hf.evaluation import check_tasks
+from sfa_hf.evaluation.sharing import from_first_process
+from sfa_hf.files import read_json, write_json
+from sfa_hf.linearised import linearise
+from sfa_hf.models import load_model, resolve_model
+from sfa_hf.probing.measure import measured
+from sfa_hf.probing.options import ProbeOptions
+from sfa_hf.probing.path import Point, as_asked, points, recipe
+from sfa_hf.reports.probe import plot_probe
+from sfa_hf.tasks.named import named_tasks
+
+logger = logging.getLogger(__name__)
+
+FILE = "probe.json"
+_MADE = "point.writing"
+_AGAIN = "another output_dir, or the same options to go on with it"
+
+
+def run_probe(a: str, b: str, options: ProbeOptions, device: torch.device) -> dict[str, Any]:
+    """Measure what is left of a probe, and draw it.
+
+    Called on every process of a launch; they share the rows. Each point is in ``output_dir/probe.json``
+    before the next one is made; the same call goes on with what is there.
+
+    Args:
+        a: folder or Hub id of the checkpoint at 0.
+        b: of the one at 1.
+        options: what to measure.
+        device: where models compute.
+
+    Returns:
+        The content of probe.json.
+
+    Raises:
+        ConfigError: bad input, or a folder that holds another probe.
+    """
+    return _Probe(a, b, options, device).run()
+
+
+class _Probe:
+    def __init__(self, a: str, b: str, options: ProbeOptions, device: torch.device) -> None:
+        self.a, self.b, self.options, self.device = _resolved("A", a), _resolved("B", b), options, device
+        self.beside = {name: _resolved(f"models.{name}", each) for name, each in options.models.items()}
+        self.points = points(options)
+        self.tasks = named_tasks(options.task, options.data.dir)
+        for task in self.tasks:
+            task.heldout_rows(few_shot=options.evaluation.few_shot)
+        check_tasks(self.tasks, options.evaluation)
+        self._check_merges()
+        self.file = options.output_dir / FILE
+        self.found = from_first_process(self._read)
+        self.ends: dict[str, nn.Module] = {}
+
+    def run(self) -> dict[str, Any]:
+        left = [point for point in self.points if point.key not in self.found["points"]]
+        if left and self.options.features:
+            self.ends = {name: self._load(each)[0] for name, each in (("a", self.a), ("b", self.b))}
+        for number, point in enumerate(left, 1):
+            with self._made(point) as folder:
+                model, tokenizer = self._load(folder)
+                tasks = measured(model, tokenizer, self.tasks, self.ends, self.options)
+                del model
+            self.found["points"][point.key] = {"curve": point.curve, "alpha": point.alpha, "tasks": tasks}
+            logger.info("%s (%d of %d): %s", point.key, number, len(left), _line(tasks))
+            from_first_process(lambda: write_json(self.file, self.found))
+        from_first_process(lambda: plot_probe(self.found, self.options.output_dir))
+        return self.found
+
+    def _check_merges(self) -> None:
+        """Whether A and B can be merged, and their F read, before anything is measured."""
+        for curve in sorted({point.curve for point in self.points if point.curve}):
+            point = Point(curve, 0.5)
+            try:
+                check_checkpoints(make_recipe(recipe(point, self.a, self.b, self.options)))
+            except ConfigError as error:
+                raise as_asked(error, point) from error
+
+    def _load(self, folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        model, tokenizer = load_model(folder, self.options.model.dtype)
+        if self.options.model.linearised_at is not None:
+            linearise(model, self.options.model.linearised_at)
+        return model.to(self.device), tokenizer
+
+    @contextmanager
+    def _made(self, point: Point) -> Iterator[str]:
+        """Folder of a point's model; one that had to be merged is gone afterwards."""
+        ready = self.beside if point.alpha is None else {"0": self.a, "1": self.b}
+        place = point.name or f"{point.alpha:g}"
+        if place in ready:
+            yield ready[place]
+            return
+        folder = self.options.output_dir / _MADE
+        wanted = make_recipe(recipe(point, self.a, self.b, self.options))
+        from_first_process(lambda: _merge(wanted, folder))
+        yield str(folder)
+        from_first_process(lambda: shutil.rmtree(folder))
+
+    def _read(self) -> dict[str, Any]:
+        """What an earlier call has measured, of the same options."""
+        asked = self.options.model_dump(mode="json", exclude={"output_dir"})
+        mine = {"a": self.a, "b": self.b, **asked}
+        if not self.file.is_file():
+            return {"schema": 1, "asked": mine, "tasks": [task.name for task in self.tasks], "points": {}}
+        found = read_json(self.file, "another output_dir")
+        if not isinstance(found, dict) or not isinstance(found.get("asked"), dict):
+            raise ConfigError("output_dir", f"{self.file} is no probe", "another output_dir")
+        differing = sorted(key for key in mine if found["asked"].get(key) != mine[key])
+        if differing:
+            problem = f"{self.file} was made with other values of {', '.join(differing)}"
+            raise ConfigError("output_dir", problem, _AGAIN)
+        return found
+
+
+def _merge(wanted: Any, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # of a call that was killed
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    merge_checkpoints(wanted, folder)
+
+
+def _resolved(key: str, name: str) -> str:
+    try:
+        return resolve_model(name)
+    except ConfigError as error:
+        raise ConfigError(key, error.problem, error.right) from error
+
+
+def _line(tasks: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} loss {each['loss']:.3f} score {each['score']:.3f}" for name, each in tasks.items()
+    )
