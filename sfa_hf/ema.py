@@ -28,7 +28,7 @@ class EMACallback(TrainerCallback):
 
         \bar\theta <- d \bar\theta + (1 - d) \theta   after every optimizer step, from \bar\theta = \theta_o
 
-    \theta_o is the weights at the start, so that no bias is corrected: after T steps they have the weight d^T.
+    \theta_o is the weights at the start, so no bias is corrected: after T steps they have the weight d^T.
     Training does not see the average. When its last step ends, \theta <- \bar\theta, and that step's
     evaluation and checkpoint, and the saved model, are the average's. ``ema/distance`` is logged there:
     ||\theta - \bar\theta||_2 just before.

@@ -253,8 +253,8 @@ def _change_deepspeed(arguments: TrainingArguments) -> None:
 
 def _trainable(model: nn.Module) -> list[str]:
     """Names of what is trained, the same on every process; ZeRO-3 keeps the size of what it has released."""
-    named = model.named_parameters()
-    return [name for name, p in named if p.requires_grad and getattr(p, "ds_numel", p.numel())]
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return [name for name, p in trainable if int(getattr(p, "ds_numel", p.numel())) > 0]
 
 
 def _configs(model: nn.Module) -> list[Any]:

@@ -14,8 +14,8 @@ from sfa_hf.methods.base import PLAIN, Method, Stage
 class EMA(Method):
     r"""After every step \bar\theta <- d \bar\theta + (1 - d) \theta, from \bar\theta = \theta_o.
 
-    Training goes on from \theta; when the task's last step ends, \bar\theta is its model, and the start of the
-    next task.
+    Training goes on from \theta; when the task's last step ends, \bar\theta is its model, and the start of
+    the next task.
 
     Attributes:
         decay: d in [0, 1].
