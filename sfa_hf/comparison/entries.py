@@ -117,7 +117,7 @@ def _checked_label(key: str, label: Any) -> str:
 
 def _part(option: str, method: Method) -> str:
     """The option and its value, as a label has it: beta0.25, p1."""
-    value = getattr(method, option)
+    value = method.model_dump(by_alias=True)[option]
     text = f"{value:.17g}" if isinstance(value, float) and value.is_integer() else str(value)
     plain = _NOT_IN_LABELS.sub("_", text)
     return f"{option}{plain}" if plain == text else f"{option}{plain}.{_digest(text)}"

@@ -13,6 +13,7 @@ from sfa_hf.errors import ConfigError, Preempted
 from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.files import no_room
 from sfa_hf.sequence import run_sequence
+from sfa_hf.sequence.borrowing import borrow_first_task
 from sfa_hf.sequence.preemption import Preemption
 from sfa_hf.sequence.runner import joined_processes
 from sfa_hf.sequence.training import training_arguments
@@ -71,6 +72,7 @@ def _carry_out_runs(plan: Plan) -> dict[PlannedRun, str]:
 def _problem_of(run: PlannedRun) -> str | None:
     """Carry out a run; what it failed with, or None."""
     try:
+        _borrow(run)
         run_sequence(run.config)
     except Preempted:
         raise
@@ -88,6 +90,13 @@ def _problem_of(run: PlannedRun) -> str | None:
         logger.warning("%s failed:\n%s", run, traceback.format_exc())
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _borrow(run: PlannedRun) -> None:
+    """Begin a new run with the first task of another method's, where the two train it alike."""
+    output_dir = run.config.output_dir.parent.parent
+    lenders = from_first_process(lambda: sorted(output_dir.glob(f"*/seed-{run.seed}")))
+    any(borrow_first_task(run.config, lender) for lender in lenders)
 
 
 def _is_its_own(error: ConfigError, run: PlannedRun) -> bool:
