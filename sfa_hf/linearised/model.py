@@ -95,6 +95,7 @@ class Linearised:
     """What a linearised model's class puts before the model's own."""
 
     theta_0: Theta0
+    _still: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """The linearised forward pass; arguments and result as the model's own."""
@@ -113,13 +114,25 @@ class Linearised:
         output = CausalLMOutputWithPast(**found, past_key_values=cache)
         return output.to_tuple() if return_dict is False else output
 
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        r"""Generate as the model's class does; \theta stands still meanwhile: one difference for all."""
+        self._still = self._theta_0_and_difference()
+        try:
+            own: Any = super()
+            return own.generate(*args, **kwargs)
+        finally:
+            self._still = None
+
+    def _theta_0_and_difference(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        parameters = dict(cast("PreTrainedModel", self).named_parameters())
+        _check_names(parameters, self.theta_0.tensors)
+        theta_0 = self.theta_0.beside(parameters)
+        return theta_0, {name: parameters[name] - each for name, each in theta_0.items()}
+
     def _linear(self, given: dict[str, Any], cache: Any) -> dict[str, Any]:
         """Logits, and whatever else was asked for, with the cache brought up to date."""
         model = cast("PreTrainedModel", self)
-        parameters = dict(model.named_parameters())
-        _check_names(parameters, self.theta_0.tensors)
-        theta_0 = self.theta_0.beside(parameters)
-        difference = {name: parameters[name] - each for name, each in theta_0.items()}
+        theta_0, difference = self._still or self._theta_0_and_difference()
         past, past_tangents = ([], []) if cache is None else caches.split(cache)
 
         def f(weights: dict[str, Tensor], past: caches.Layers) -> tuple[dict[str, Any], caches.Layers]:
