@@ -84,6 +84,26 @@ class DiskStore(Store):
             self.file.parent.rmdir()
 
 
+def choose_store(where: str, shards: Sequence[Shard], file: Path) -> Store:
+    """Choose the store of a buffer that holds ``shards`` end to end.
+
+    Args:
+        where: "cpu", "disk" or "device".
+        shards: in the buffer's order.
+        file: what "disk" maps.
+
+    Raises:
+        ConfigError: "device", where the shards are on several.
+    """
+    devices = {shard.data.device for shard in shards}
+    device = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+    if where == "disk":
+        return DiskStore(file, shards)
+    if where == "device" and len(devices) > 1:
+        raise ConfigError("anchor_device", "'device', but some weights are in host memory", "'cpu' or 'disk'")
+    return DeviceStore(device) if where == "device" else HostStore(device)
+
+
 def _page_lock(buffer: Tensor) -> None:
     """Page-lock memory in place; torch's own pinned allocator would round it up to a power of two."""
     cuda = torch.cuda.cudart()
