@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfa_hf.callback import SFACallback
+    from sfa_hf.penalty import L2Callback
+    from sfa_hf.pull import PullCallback
 
 __version__ = version("sfa_hf")
 
-__all__ = ["SFACallback", "__version__"]
+__all__ = ["L2Callback", "PullCallback", "SFACallback", "__version__"]
+
+_HOMES = {
+    "L2Callback": "sfa_hf.penalty",
+    "PullCallback": "sfa_hf.pull",
+    "SFACallback": "sfa_hf.callback",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the callback, and transformers with it, when it is asked for: merging files needs neither."""
-    if name == "SFACallback":
-        from sfa_hf.callback import SFACallback  # noqa: PLC0415 - see above
-
-        return SFACallback
+    """Import a callback, and transformers with it, when it is asked for: merging files needs neither."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from numbers import Real
@@ -22,6 +23,15 @@ def check_p(p: Any) -> float:
     if not _is_real(p) or not 0 < p <= 1:
         raise ConfigError("p", f"{p!r} is not a fraction of the training", "a number above 0, up to 1")
     return float(p)
+
+
+def check_strength(argument: str, value: Any) -> float:
+    """Return the strength of a penalty: finite, not negative."""
+    if not _is_real(value) or not 0 <= value < math.inf:
+        raise ConfigError(
+            argument, f"{value!r} is not the strength of a penalty", "a finite number from 0 on"
+        )
+    return float(value)
 
 
 def check_merge_every(steps: Any) -> int:

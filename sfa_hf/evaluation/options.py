@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class LmEvalOptions(BaseModel):
@@ -32,6 +32,8 @@ class EvaluationOptions(BaseModel):
 
     Attributes:
         limit: score at most so many held-out rows of each task (a fixed random subset); None: all.
+        every: score all tasks every so many steps of training, too; None: before and after each task alone.
+        every_limit: held-out rows of each task scored then; None: as many as ``limit`` says.
         few_shot: worked examples before each prompt, instead of what the task files say; None: as they say.
         batch_size: sequences in one forward pass. Batches are shared among the processes whole, so a task
             needs at least batch_size x processes rows to keep all of them busy.
@@ -46,6 +48,8 @@ class EvaluationOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int | None = Field(default=None, gt=0)
+    every: int | None = Field(default=None, gt=0)
+    every_limit: int | None = Field(default=None, gt=0)
     few_shot: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=32, gt=0)
     records: bool = True
@@ -53,3 +57,10 @@ class EvaluationOptions(BaseModel):
     code_workers: int | None = Field(default=None, gt=0)
     progress: bool | None = None
     lm_eval: LmEvalOptions | None = None
+
+    @field_validator("every_limit")
+    @classmethod
+    def _limits_something(cls, rows: int | None, info: ValidationInfo) -> int | None:
+        if rows is not None and "every" in info.data and info.data["every"] is None:
+            raise ValueError("nothing without evaluation.every, the steps between two scorings")
+        return rows

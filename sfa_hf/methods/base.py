@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
+
+from sfa_hf.tasks import Encoding, Row, Task
+
+PLAIN = "plain"
+"""``Method.first_task`` of those that fine-tune on the first task and do nothing else."""
 
 
 @dataclass(frozen=True)
@@ -16,31 +23,123 @@ class Stage:
 
     Attributes:
         index: position k of the task in the sequence, from 0.
-        task: the task's name.
-        start: folder (or Hub id) of the weights that this task starts from: theta_o.
+        tasks: every task of the sequence, in order.
+        base: folder of the model that the sequence starts from.
         folder: this task's part of the run folder.
+        past: the stages before, all trained.
+        seed: the run's.
     """
 
     index: int
-    task: str
-    start: str
+    tasks: tuple[Task, ...]
+    base: str
     folder: Path
+    past: tuple[Stage, ...] = ()
+    seed: int = 0
+
+    @property
+    def task(self) -> Task:
+        """The task of this stage."""
+        return self.tasks[self.index]
+
+    @property
+    def start(self) -> str:
+        """Where theta_o lies: the model that the task before left, or the base."""
+        return str(self.past[-1].model) if self.past else self.base
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model that is scored, once the stage is done."""
+        return self.folder / "model"
+
+    @property
+    def trained(self) -> Path:
+        """Folder of the weights as training left them, where :meth:`Method.deployed` makes another model."""
+        return self.folder / "trained"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What there is to work with before a stage's training.
+
+    Attributes:
+        stage: the one that will be trained.
+        arguments: its TrainingArguments.
+        encoding: how rows become tokens.
+        load: loads the model and the tokenizer of a folder, as the stage's training would.
+    """
+
+    stage: Stage
+    arguments: TrainingArguments
+    encoding: Encoding
+    load: Callable[[str], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 
 
 class Method(BaseModel, ABC):
     """A continual-learning method. Its fields are its options; ``name`` selects it in a config.
 
-    A subclass adds fields and overrides what it changes about plain sequential fine-tuning.
+    A subclass adds fields and overrides what it changes about plain sequential fine-tuning, which is what
+    this class does. Everything is called on every process of a launch.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    KEEPS: ClassVar[tuple[str, ...]] = ()
+    """Names of what a stage's training leaves in its folder beside the model, for the stages after it."""
 
     name: str
 
     def check(self) -> None:
         """Raise ConfigError for option values that do not go together, before anything is loaded."""
 
+    def check_tasks(self, tasks: Sequence[Task]) -> None:
+        """Raise ConfigError where the sequence's data does not suit the method."""
+
+    def training(self, tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Change the TrainingArguments fields, a mapping a task; by default they stay as they are.
+
+        Raises:
+            ConfigError: the method cannot train with them.
+        """
+        return [dict(fields) for fields in tasks]
+
+    @property
+    def first_task(self) -> str | None:
+        """Methods that give the same name train the first task alike: a comparison trains it once for all.
+
+        None where no other method does.
+        """
+        return None
+
+    def trains(self, stage: Stage) -> bool:
+        """Whether a stage is trained; where it is not, the model of the stage before is its model."""
+        del stage
+        return True
+
+    def start(self, stage: Stage) -> str:
+        """Folder of the weights that a stage's training starts from."""
+        return stage.start
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Make what a stage's training needs of the past, in the past stages' folders.
+
+        Called before every training, also one that resumes: what is there already stays.
+        """
+
+    def rows(self, stage: Stage) -> list[Row]:
+        """The rows that a stage trains on, in a fixed order."""
+        return stage.task.train_rows()
+
     def callbacks(self, stage: Stage) -> list[TrainerCallback]:
-        """Trainer callbacks for one task; none for plain fine-tuning."""
+        """Trainer callbacks for one stage; a callback's ``nbytes`` is counted as the method's memory."""
         del stage
         return []
+
+    def deployed(self, stage: Stage) -> dict[str, Any] | None:
+        """The recipe (docs/merging.md) that makes a stage's model of saved ones.
+
+        None where the weights that training left are the model. Otherwise they are kept as
+        ``stage.trained``, and the recipe may name them.
+        """
+        del stage
+        return None

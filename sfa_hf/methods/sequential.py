@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sfa_hf.methods.base import Method
+from sfa_hf.methods.base import PLAIN, Method
 
 
 class Sequential(Method):
     """The baseline that forgets."""
 
     name: Literal["sequential"] = "sequential"
+
+    @property
+    def first_task(self) -> str | None:
+        return PLAIN

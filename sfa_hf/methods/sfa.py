@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from sfa_hf.callback import SFACallback
 from sfa_hf.errors import ConfigError
-from sfa_hf.methods.base import Method, Stage
+from sfa_hf.methods.base import PLAIN, Method, Stage
 
 
 class SFA(Method):
@@ -39,6 +39,10 @@ class SFA(Method):
             self._callback(anchor=None)
         except ConfigError as error:
             raise ConfigError(f"method.{error.key}", error.problem, error.right) from error
+
+    @property
+    def first_task(self) -> str | None:
+        return None if self.merge_first_task else PLAIN
 
     def callbacks(self, stage: Stage) -> list[TrainerCallback]:
         if stage.index == 0 and not self.merge_first_task:

@@ -105,7 +105,7 @@ def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) ->
         model=sections.model,
         tasks=tasks,
         method=method,
-        training=per_task,
+        training=tuple(method.training(per_task)),
         evaluation=sections.evaluation,
         data=sections.data,
         seed=sections.seed,
@@ -158,7 +158,7 @@ def _resolved(
     return {
         "model": plain["model"],
         "sequence": [task.config.model_dump(mode="json", exclude_defaults=True) for task in tasks],
-        "method": method.model_dump(mode="json"),
+        "method": method.model_dump(mode="json", by_alias=True),
         "training": dict(training),
         **{key: plain[key] for key in ("evaluation", "data", "seed", "output_dir")},
     }

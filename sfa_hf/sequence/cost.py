@@ -27,6 +27,11 @@ def note_peaks(cost: dict[str, float]) -> None:
     """Raise the peaks in ``cost`` to the largest that any process has seen; a collective call."""
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    hosts, devices = zip(*gather_object([(host, device)]), strict=True)
-    cost["peak_host_bytes"] = max(cost.get("peak_host_bytes", 0), *hosts)
-    cost["peak_device_bytes"] = max(cost.get("peak_device_bytes", 0), *devices)
+    raise_to_largest(cost, peak_host_bytes=host, peak_device_bytes=device)
+
+
+def raise_to_largest(cost: dict[str, float], **values: float) -> None:
+    """Raise each named cost to the largest value that any process has; a collective call."""
+    for everyones in gather_object([values]):
+        for key, value in everyones.items():
+            cost[key] = max(cost.get(key, 0), value)

@@ -36,6 +36,7 @@ def results(resolved: Mapping[str, Any], state: RunState, found: Mapping[str, An
         "summary": summary(state.scores) if finished else None,
         **found,
         "merges": state.merges,
+        "curve": state.curve,
         "cost": state.cost,
         "versions": versions(),
     }

@@ -18,7 +18,6 @@ from sfa_hf.files import (
     is_leftover,
     read_checked,
     read_json,
-    sync_folder,
     write_atomic,
     write_checked,
 )
@@ -42,6 +41,7 @@ class RunState:
         stderr: their standard errors.
         metrics_used: primary metric of each task.
         merges: every merge of every finished task, in order.
+        curve: scores during the training of every finished task, in order, where the config asks for them.
         cost: sums over the run so far (seconds), and peaks (bytes).
         engine: name of the training engine.
         world_size: processes of the latest launch.
@@ -53,6 +53,7 @@ class RunState:
     stderr: list[list[float]] = field(default_factory=list)
     metrics_used: dict[str, str] = field(default_factory=dict)
     merges: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
     engine: str = ""
     world_size: int = 1
@@ -112,10 +113,6 @@ class RunFolder:
     def task_folder(self, index: int, task: str) -> Path:
         return self.path / f"{index}-{task}"
 
-    def model_folder(self, index: int, task: str) -> Path:
-        """The task's final weights, once :meth:`adopt_model` has put them there."""
-        return self.task_folder(index, task) / "model"
-
     @property
     def results_file(self) -> Path:
         return self.path / "results.json"
@@ -138,16 +135,6 @@ class RunFolder:
     def records_folder(self, row: int) -> Path:
         """The per-row records of one row of the score matrix."""
         return self.path / "records" / f"after-{row}"
-
-    def adopt_model(self, written: Path, index: int, task: str) -> None:
-        """Give a sealed model its name; checkpoints of the task are no longer needed then."""
-        final = self.model_folder(index, task)
-        if final.exists():
-            shutil.rmtree(final)
-        written.rename(final)
-        sync_folder(final.parent)
-        for checkpoint in final.parent.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
 
     @property
     def _config_file(self) -> Path:

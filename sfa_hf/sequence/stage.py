@@ -23,6 +23,7 @@ from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
 from sfa_hf.sequence.checkpoints import Checkpoint, CheckpointKeeper, check_resumable, newest_whole
 from sfa_hf.sequence.config import RunConfig
+from sfa_hf.sequence.curve import ScoreEvery, curve
 from sfa_hf.sequence.preemption import Preemption, StopAtStep
 from sfa_hf.sequence.training import checkpoints_kept
 from sfa_hf.tasks import collator, encode, rows_hash
@@ -36,13 +37,17 @@ class Trained:
 
     Attributes:
         trainer: holds the model, on its engine.
-        seconds: wall time of ``train()``; the merges' share is in them.
+        seconds: wall time of ``train()``; the merges' share is in them, and that of the curve.
         merges: one record a merge, as in results.json.
+        extra_bytes: what the method's callbacks kept in this process, such as anchors.
+        curve: scores during the training, as in results.json.
     """
 
     trainer: Trainer
     seconds: float
     merges: list[dict[str, Any]]
+    extra_bytes: int
+    curve: list[dict[str, Any]]
 
     @property
     def engine(self) -> str:
@@ -56,36 +61,44 @@ class Trained:
 def trained(
     stage: Stage, config: RunConfig, arguments: TrainingArguments, preemption: Preemption
 ) -> Iterator[Trained]:
-    """Train the stage's task from ``stage.start``, or on from its newest whole checkpoint.
+    """Train the stage's task from where the method starts it, or on from its newest whole checkpoint.
 
     The model lives until the block ends.
     """
     _save_whole_models(arguments)
-    task, checkpoint = config.tasks[stage.index], newest_whole(stage.folder)
-    model, tokenizer = loaded(_first_weights(stage, checkpoint, arguments), config.model.dtype)
-    rows, report = encode(task.train_rows(), tokenizer, config.data)
+    task, method, checkpoint = stage.task, config.method, newest_whole(stage.folder)
+    first = _first_weights(method.start(stage), checkpoint, arguments)
+    model, tokenizer = loaded(first, config.model.dtype)
+    rows, report = encode(method.rows(stage), tokenizer, config.data)
     logger.info("%s: %s", task.name, report.summary())
     facts = _facts(rows, arguments)
     if checkpoint is not None:
         check_resumable(checkpoint, facts)
         logger.info("%s: resuming after step %d", task.name, checkpoint.step)
     spent = checkpoint.facts["seconds"] if checkpoint else 0.0
+    scorer = ScoreEvery(config.tasks, tokenizer, config.data, config.evaluation)
     keeper = CheckpointKeeper(facts, checkpoints_kept(config.training[stage.index]), spent)
+    callbacks = method.callbacks(stage)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=collator(tokenizer),
         processing_class=tokenizer,
-        callbacks=[*config.method.callbacks(stage), keeper, StopAtStep(preemption, task.name)],
+        callbacks=[*callbacks, scorer, keeper, StopAtStep(preemption, task.name)],
     )
     started = time.perf_counter()
     with _names_known():
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     seconds = spent + time.perf_counter() - started
     try:
+        history, steps = trainer.state.log_history, trainer.state.max_steps
         yield Trained(
-            trainer, seconds, _merges(trainer.state.log_history, task.name, trainer.state.max_steps)
+            trainer,
+            seconds,
+            merges=_merges(history, task.name, steps),
+            curve=curve(history, task.name, steps, [each.name for each in config.tasks]),
+            extra_bytes=sum(getattr(callback, "nbytes", 0) for callback in callbacks),
         )
     finally:
         trainer.accelerator.free_memory()
@@ -93,7 +106,7 @@ def trained(
         collect()
 
 
-def _first_weights(stage: Stage, checkpoint: Checkpoint | None, arguments: TrainingArguments) -> str:
+def _first_weights(start: str, checkpoint: Checkpoint | None, arguments: TrainingArguments) -> str:
     """Where the model is loaded from before the Trainer resumes.
 
     The Trainer loads a checkpoint's tensors by their names in the file, and leaves those alone that the model
@@ -101,7 +114,7 @@ def _first_weights(stage: Stage, checkpoint: Checkpoint | None, arguments: Train
     checkpoint itself, therefore. DeepSpeed restores what it saved, by its own names.
     """
     resumes_here = checkpoint is not None and arguments.deepspeed_plugin is None
-    return str(checkpoint.path) if resumes_here and checkpoint else stage.start
+    return str(checkpoint.path) if resumes_here and checkpoint else start
 
 
 @contextmanager

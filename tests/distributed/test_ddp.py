@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from harness import gloo, run_ranks
-from penalised import CLIP, RATE, InOrder, Penalty, reference
+from penalised import CLIP, RATE, STRENGTH, InOrder, reference
 from tiny_training import BeforeAndAfter, Odd, Watch, arguments, rows, tiny_model, weights, worst_ulp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
-from sfa_hf import SFACallback, engines
+from sfa_hf import L2Callback, SFACallback, engines
 
 SGD = {"optim": "sgd", "learning_rate": RATE, "lr_scheduler_type": "constant", "max_grad_norm": CLIP}
 DDP = {"ddp_backend": "gloo", "ddp_find_unused_parameters": True, "per_device_train_batch_size": 2}
@@ -49,9 +49,8 @@ def merging(folder: str, dtype: str, accumulation: int) -> dict:
 def penalised(folder: str, accumulation: int) -> float:
     """Train with a penalty on the gradient; return the worst distance from float64 with it in the loss."""
     args = arguments(Path(folder), gradient_accumulation_steps=accumulation, max_steps=STEPS, **SGD, **DDP)
-    model, penalty = Odd(), Penalty()
-    InOrder(model, args, train_dataset=rows(), callbacks=[penalty]).train()
-    assert penalty.calls == STEPS
+    model = Odd()
+    InOrder(model, args, train_dataset=rows(), callbacks=[L2Callback(STRENGTH)]).train()
     expected = reference(Odd(), rows(), STEPS, batch=4 * accumulation)
     return max(
         (weights(model)[name] - value).abs().max().item() for name, value in expected.items() if value.numel()

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from penalised import CLIP, RATE, InOrder, Penalty, reference
-from tiny_training import Odd, arguments, rows, tiny_model, weights
+from tiny_training import rows, tiny_model
 from torch import nn
 
 from sfa_hf import engines
-
-
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_penalty_on_the_gradient_equals_one_in_the_loss(tmp_path: Path, accumulation: int) -> None:
-    args = arguments(
-        tmp_path,
-        optim="sgd",
-        learning_rate=RATE,
-        lr_scheduler_type="constant",
-        max_grad_norm=CLIP,
-        gradient_accumulation_steps=accumulation,
-        max_steps=6,
-    )
-    model, penalty = Odd(), Penalty()
-    InOrder(model, args, train_dataset=rows(), callbacks=[penalty]).train()
-    assert penalty.calls == 6
-    for name, expected in reference(Odd(), rows(), steps=6, batch=4 * accumulation).items():
-        assert torch.allclose(weights(model)[name].double(), expected, rtol=0, atol=1e-6), name
-
-
-def test_without_the_penalty_the_weights_are_others(tmp_path: Path) -> None:
-    args = arguments(tmp_path, optim="sgd", learning_rate=RATE, max_grad_norm=CLIP, max_steps=6)
-    model = Odd()
-    InOrder(model, args, train_dataset=rows()).train()
-    expected = reference(Odd(), rows(), steps=6, batch=4)
-    assert (weights(model)["scale"] - expected["scale"]).abs() > 1e-4
 
 
 def test_the_handle_ends_it() -> None:

@@ -123,17 +123,6 @@ def test_an_interrupted_write_leaves_the_old_state(
     assert [path.name for path in folder.path.iterdir() if path.suffix == ".tmp"] == []
 
 
-def test_a_model_appears_whole_and_its_checkpoints_go(folder: RunFolder) -> None:
-    task = folder.task_folder(0, "math")
-    (task / "checkpoint-5").mkdir(parents=True)
-    written = task / "model.writing"
-    written.mkdir()
-    (written / "model.safetensors").write_bytes(b"weights")
-    folder.adopt_model(written, 0, "math")
-    assert [path.name for path in task.iterdir()] == ["model"]
-    assert (folder.model_folder(0, "math") / "model.safetensors").read_bytes() == b"weights"
-
-
 def test_differing_keys_are_dotted() -> None:
     assert differing_keys({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
         "a.c (2 there, 3 here)",

@@ -1,0 +1,100 @@
+"""A run that begins where another has been already: most methods train the first task alike."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import PartialState
+
+from sfa_hf.evaluation.sharing import from_first_process
+from sfa_hf.methods import make_method
+from sfa_hf.sequence.config import RunConfig
+from sfa_hf.sequence.run_folder import RunFolder, RunState, differing_keys
+from sfa_hf.sequence.sealed import damage, read_facts
+from sfa_hf.start_weights import link_or_copy
+
+logger = logging.getLogger(__name__)
+
+_RECORDS = ("after-0", "after-1")
+
+
+def borrow_first_task(config: RunConfig, lender: Path) -> bool:
+    """Begin a run with the first task, and the scores before and after it, of another run.
+
+    Weights are linked, not copied. The training's seconds count for both runs; its scoring for the lender.
+    A collective call of the processes that will run ``config``.
+
+    Args:
+        config: of a run that has not begun.
+        lender: folder of a run.
+
+    Returns:
+        Whether that was done: the configs differ in nothing but methods that train the first task alike, and
+        the lender has trained and scored it.
+    """
+    state = from_first_process(lambda: _lent(config, lender))
+    if state is None or damage(_model(config, lender)):
+        return False
+    if PartialState().is_main_process:
+        _link(config, lender)
+        RunFolder(config.output_dir, config.resolved).write(state)
+    PartialState().wait_for_everyone()
+    logger.info("%s begins with the first task of %s", config.output_dir, lender)
+    return True
+
+
+def _lent(config: RunConfig, lender: Path) -> RunState | None:
+    """What the borrower's state will be; None where nothing can be borrowed."""
+    if config.output_dir.exists() or not (lender / "config.yaml").is_file():
+        return None
+    theirs = yaml.safe_load((lender / "config.yaml").read_text(encoding="utf-8"))
+    if not _alike(config, theirs):
+        return None
+    state = RunFolder(lender, theirs).read()
+    if state is None or state.evaluated < 2 or state.world_size != PartialState().num_processes:
+        return None
+    first = config.tasks[0].name
+    return RunState(
+        trained=1,
+        scores=state.scores[:2],
+        stderr=state.stderr[:2],
+        metrics_used=state.metrics_used,
+        curve=[point for point in state.curve if point["task"] == first],
+        cost={"train_seconds": read_facts(_model(config, lender))["seconds"]},
+        engine=state.engine,
+        world_size=state.world_size,
+    )
+
+
+def _alike(config: RunConfig, theirs: dict[str, Any]) -> bool:
+    differing = differing_keys(theirs, config.resolved)
+    if any(not key.startswith("method.") for key in differing):
+        return False
+    wanted = config.method.first_task
+    return wanted is not None and wanted == make_method(theirs["method"]).first_task
+
+
+def _link(config: RunConfig, lender: Path) -> None:
+    """Make the borrower's folder under another name first, so that it is seen whole or not at all."""
+    final = config.output_dir
+    writing = final.with_name(f".{final.name}.borrowing.tmp")
+    shutil.rmtree(writing, ignore_errors=True)
+    RunFolder(writing, config.resolved).create(overwrite=False)
+    task = _model(config, lender).parent.name
+    kept = [f"{task}/{name}" for name in ("model", *config.method.KEEPS)]
+    for part in (*kept, *(f"records/{name}" for name in _RECORDS)):
+        if (lender / part).is_dir():
+            shutil.copytree(lender / part, writing / part, copy_function=_copy)
+    writing.rename(final)
+
+
+def _copy(source: str, target: str) -> None:
+    link_or_copy(Path(source), Path(target))
+
+
+def _model(config: RunConfig, lender: Path) -> Path:
+    return lender / f"0-{config.tasks[0].name}" / "model"
