@@ -88,7 +88,7 @@ class AnchorMoments:
         return before, MomentsRecord(self._source, self._shuffle, found)
 
     def save(self, engine: Engine, shards: Sequence[Shard], moments: SecondMoments, beta: float) -> None:
-        r"""Save \beta \bar F_o + (1 - \beta) F in ``output_dir``; F alone after "constant". A collective call.
+        r"""Save \beta \bar F_o + (1 - \beta) F in ``output_dir``; F after "constant". A collective call.
 
         Raises:
             ConfigError: there is no room.
@@ -117,7 +117,11 @@ class AnchorMoments:
 
     def _read(self, shard: Shard) -> Tensor:
         assert self._folder is not None
-        return self._folder.read(shard) if self._shuffle is None else self._folder.read_shuffled(shard, self._shuffle)
+        return (
+            self._folder.read(shard)
+            if self._shuffle is None
+            else self._folder.read_shuffled(shard, self._shuffle)
+        )
 
     def _check_whole(self, engine: Engine, shards: Sequence[Shard], found: str) -> None:
         """Compare the fingerprint, where all that was saved is used, in its order."""
@@ -142,7 +146,9 @@ def refuse_other_moments(taken: dict[str, Any], recorded: dict[str, Any] | None)
     """
     record = MomentsRecord(**taken)
     if recorded is None:
-        _logger.warning("the checkpoint does not say what its second moments were: taking %s on trust", record)
+        _logger.warning(
+            "the checkpoint does not say what its second moments were: taking %s on trust", record
+        )
         return
     began = MomentsRecord(**recorded)
     if (record.fingerprint, record.shuffle) != (began.fingerprint, began.shuffle):

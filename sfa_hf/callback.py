@@ -12,8 +12,8 @@ from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines, options, schedule
-from sfa_hf.anchored import AnchoredCallback
 from sfa_hf.anchor_moments import CONSTANT
+from sfa_hf.anchored import AnchoredCallback
 from sfa_hf.anchoring import recorded_attribute
 from sfa_hf.engines.optimizers import keeps_moments, second_moment_decay
 from sfa_hf.errors import ConfigError
@@ -26,6 +26,7 @@ _logger = logging.getLogger(__name__)
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 DEFAULT_P = 0.25
 DEFAULT_POWER = 0.5
+ANCHOR_WEIGHT = "sfa/anchor_weight"
 _NO_MOMENTS = "this optimizer does not keep Adam's moments (exp_avg, exp_avg_sq); supported: 'keep', or AdamW"
 
 
@@ -68,7 +69,8 @@ class SFACallback(AnchoredCallback):
         anchor_moments: for the rule "fisher": folder of \bar F_o; None to look for ``second_moments`` in and
             beside the anchor's folder; "constant" where there is none: \bar F_o is then the mean of F over
             each parameter.
-        shuffle_moments: for the rule "fisher", a control: shuffle \bar F_o within each parameter, with this seed.
+        shuffle_moments: for the rule "fisher", a control: seed by which \bar F_o is shuffled within each
+            parameter.
         save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/sfa_anchor``, once
             and sharded, where the training saves checkpoints: it can then resume. Every checkpoint carries
             the anchor's fingerprint, and resuming with another anchor is refused.
@@ -159,7 +161,7 @@ class SFACallback(AnchoredCallback):
         if stopped_early and state.global_step != self._last_merge:
             self._merge(args, state, control)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+    def on_train_end(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
         if self._fisher is not None:
             if state.global_step > 0:
                 self._fisher.end(self._shards())
@@ -178,7 +180,7 @@ class SFACallback(AnchoredCallback):
         self._merges += 1
         self._last_merge = state.global_step
         record = self._record(merged, time.perf_counter() - start)
-        record |= {f"sfa/anchor_weight/{kind}": mean for kind, mean in means.items()}
+        record |= {f"{ANCHOR_WEIGHT}/{kind}": mean for kind, mean in means.items()}
         self._log.write(record, args, state, control)
 
     def _begin_fisher(
@@ -204,12 +206,18 @@ class SFACallback(AnchoredCallback):
     def _check_fisher_options(self) -> None:
         if self.rule == "fisher":
             if self.optimizer_state != "keep":
-                problem = f"{self.optimizer_state!r} beside rule='fisher', whose F is the optimizer's second moment"
+                problem = (
+                    f"{self.optimizer_state!r} beside rule='fisher', whose F is the optimizer's second moment"
+                )
                 raise ConfigError("optimizer_state", problem, "'keep'")
             if self.shuffle_moments is not None and self.anchor_moments == CONSTANT:
                 raise ConfigError("shuffle_moments", "nothing to shuffle in 'constant' moments", "None")
             return
-        for argument, default in (("power", DEFAULT_POWER), ("anchor_moments", None), ("shuffle_moments", None)):
+        for argument, default in (
+            ("power", DEFAULT_POWER),
+            ("anchor_moments", None),
+            ("shuffle_moments", None),
+        ):
             if (value := getattr(self, argument)) != default:
                 raise ConfigError(argument, f"{value!r} beside rule={self.rule!r}", "rule='fisher'")
 

@@ -1,4 +1,4 @@
-r"""One training under the rule "fisher": \bar F_o from its begin, weights at its merges, \bar F at its end."""
+r"""One training under the rule "fisher": \bar F_o at its begin, weights at its merges, \bar F at its end."""
 
 from __future__ import annotations
 

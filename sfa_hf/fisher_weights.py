@@ -19,14 +19,14 @@ _KINDS = (*KINDS, OTHER)
 class FisherWeights:
     r"""Makes the weights of one merge after another, of one training.
 
-    \epsilon is relative to the mean of F and \bar F_o over a whole parameter, over all ranks: every engine and
-    number of processes has the same.
+    \epsilon is relative to the mean of F and \bar F_o over a whole parameter, over all ranks: every engine
+    and number of processes has the same.
 
     Args:
         engine: where the weights live.
         moments: F of the task in training.
-        before: \bar F_o of the tasks before, in the anchor's layout; None for the mean of F over each parameter,
-            the same for all its entries.
+        before: \bar F_o of the tasks before, in the anchor's layout; None for the mean of F over each
+            parameter, the same for all its entries.
         names: of all merged parameters, in one order on all ranks.
         power: q.
     """
@@ -70,7 +70,7 @@ class FisherWeights:
             shard.name: (sums[shard.name] + sums_before[shard.name]) / (2 * max(shard.shape.numel(), 1))
             for shard in shards
         }
-        return EntryWeights(self._engine, self._moments, before, means, beta, self._power)
+        return EntryWeights(self._engine, self._moments, before, means, beta=beta, power=self._power)
 
     def _summed(self, sums: Mapping[str, float]) -> dict[str, float]:
         local = torch.tensor([sums.get(name, 0.0) for name in self._names], dtype=torch.float64)
@@ -90,6 +90,7 @@ class EntryWeights:
         moments: SecondMoments,
         before: Iterator[Block] | None,
         means: Mapping[str, float],
+        *,
         beta: float,
         power: float,
     ) -> None:
@@ -117,7 +118,9 @@ class EntryWeights:
         sums = self._engine.sum_over_shards(torch.tensor(local, dtype=torch.float64))
         total, count = sums.sum(0).tolist()
         by_kind = {
-            kind: part / entries for kind, (part, entries) in zip(_KINDS, sums.tolist(), strict=True) if entries
+            kind: part / entries
+            for kind, (part, entries) in zip(_KINDS, sums.tolist(), strict=True)
+            if entries
         }
         return {"all": total / max(count, 1), **by_kind}
 

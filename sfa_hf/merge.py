@@ -14,7 +14,6 @@ from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.rounding import round_stochastically
 from sfa_hf.rules import Rule
 
-
 BlockWeights = Callable[[Block], Tensor]
 """Gives the anchor's weight of each entry of a block, in fp64; asked once a block, in the anchor's order."""
 

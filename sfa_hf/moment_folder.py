@@ -23,8 +23,8 @@ FOLDER = "second_moments"
 _FACTS = "facts.json"
 ARGUMENT = "anchor_moments"
 RIGHT = (
-    "the second_moments folder that SecondMomentsCallback or SFACallback(rule='fisher') wrote at the end of the "
-    "task before, or 'constant'"
+    "the second_moments folder that SecondMomentsCallback or SFACallback(rule='fisher') left at the end of "
+    "the task before, or 'constant'"
 )
 
 
@@ -85,8 +85,8 @@ class MomentFolder:
     def read_shuffled(self, shard: Shard, seed: int) -> Tensor:
         """Read one shard's values of the parameter with its entries in a random order.
 
-        The order depends on the seed and the name alone. Each rank reads the whole parameter for it: a control
-        for studies, not for the largest models.
+        The order depends on the seed and the name alone. Each rank reads the whole parameter for it, so this
+        is a control for studies, not for the largest models.
         """
         self._check_shape(shard)
         numel = shard.shape.numel()

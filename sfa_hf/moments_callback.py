@@ -28,7 +28,9 @@ class SecondMomentsCallback(TrainerCallback):
         ConfigError: at the end of training, no room in ``output_dir``.
     """
 
-    def on_train_begin(self, _: TrainingArguments, __: TrainerState, ___: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, _: TrainingArguments, __: TrainerState, ___: TrainerControl, **kwargs: Any
+    ) -> None:
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
         self._moments = SecondMoments(self._engine, kwargs["optimizer"])
 

@@ -44,7 +44,9 @@ def check_merge_every(steps: Any) -> int:
 def check_power(power: Any) -> float:
     """Return q, in [0, 2]."""
     if not _is_real(power) or not 0 <= power <= 2:
-        raise ConfigError("power", f"{power!r} is not a power of F", "a number from 0 to 2; 0.5 and 1 are usual")
+        raise ConfigError(
+            "power", f"{power!r} is not a power of F", "a number from 0 to 2; 0.5 and 1 are usual"
+        )
     return float(power)
 
 

@@ -12,6 +12,9 @@ from sfa_hf.anchor import Block
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.engines.optimizers import second_moment_decay
 
+_BLOCK = 2**20
+"""Elements converted at once: 8 MiB of fp64."""
+
 
 class SecondMoments:
     r"""\hat v = exp_avg_sq / (1 - \beta_2^t) of this rank's shards, t the optimizer's own count of its steps.
@@ -34,11 +37,14 @@ class SecondMoments:
         self.decay = second_moment_decay(optimizer)
 
     def of_shard(self, shard: Shard) -> Tensor:
-        """F of a shard, in fp32, where the shard is; a new tensor."""
+        """F of a shard, rounded to fp32, where the shard is; a new tensor."""
+        f = torch.zeros_like(shard.data, dtype=torch.float32)
         biased = self._engine.optimizer_state("exp_avg_sq", shard)
-        if biased is None:
-            return torch.zeros_like(shard.data, dtype=torch.float32)
-        return biased.float() / self._correction(shard)
+        if biased is not None:
+            correction = self._correction(shard)
+            for out, part in zip(f.split(_BLOCK), biased.split(_BLOCK), strict=True):
+                out.copy_(part.double().div_(correction))
+        return f
 
     def of_block(self, block: Block, out: Tensor) -> Tensor:
         """Put a block's F into ``out``: fp64, of the block's size and device; returns it."""

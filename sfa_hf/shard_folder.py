@@ -88,7 +88,9 @@ class ShardFolder:
         """
         overlaps = [part for file in self._files if (part := file.overlap(shard))]
         if sum(values.numel() for _, values in overlaps) != shard.data.numel():
-            raise ConfigError(self._argument, f"{self._folder} does not hold all of {shard.name}", self._right)
+            raise ConfigError(
+                self._argument, f"{self._folder} does not hold all of {shard.name}", self._right
+            )
         whole = torch.empty(shard.data.numel(), dtype=overlaps[0][1].dtype if overlaps else torch.float32)
         for start, values in overlaps:
             whole[start : start + values.numel()] = values

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 BUCKET = 2**22
-"""Elements of each of the two device buffers, 16 MiB of fp32: with the blocks' scratch, at most 64 MiB of device
-memory at a merge. Not bytes: two tensors of one layout come in the same buckets, whatever their dtypes."""
+"""Elements of each of the two device buffers, 16 MiB of fp32: with the blocks' scratch, at most 64 MiB of
+device memory at a merge. Two tensors of one layout come in the same buckets, whatever their dtypes."""
 
 
 class HostToDevice:

@@ -62,10 +62,10 @@ def second_moment_decay(optimizer: Any) -> float:
 def steps_taken(optimizer: torch.optim.Optimizer, stepped: Tensor) -> int | None:
     """How many steps an Adam's state of one tensor has seen; None where there is no state.
 
-    DeepSpeed's FusedAdam (0.19) counts on one tensor of each group, whichever has its gradient last, and leaves
-    the others at 0: there the highest count is everyone's.
+    DeepSpeed's FusedAdam (0.19) counts on one tensor of each group, the last with a gradient, and leaves the
+    others at 0: there the highest count is everyone's.
     """
-    state = optimizer.state[stepped] if stepped in optimizer.state else {}
+    state = optimizer.state.get(stepped, {})
     if "step" not in state:
         return None
     if type(optimizer).__module__ == "deepspeed.ops.adam.fused_adam":

@@ -12,7 +12,6 @@ from torch import Tensor
 from sfa_hf.rules.base import Block, MergeRule, NotNegative, Survey, weights_or_equal
 from sfa_hf.rules.ties import check_positive
 
-
 EPSILON = 1e-6
 r"""\epsilon relative to the mean of F: where neither model has any F, the weights alone count."""
 
@@ -76,8 +75,8 @@ class Fisher(MergeRule):
 def anchor_weight(f: Tensor, f_o: Tensor | float, beta: float, power: float) -> Tensor:
     r"""The anchor's share of each entry at a merge in training: w_o / (w_o + w).
 
-    w_o = \beta (\bar F_o + \epsilon)^q and w = (1 - \beta) (F + \epsilon)^q, of which only the ratio w / w_o is
-    taken: where F = \bar F_o, the share is \beta itself, to the last bit of fp64.
+    w_o = \beta (\bar F_o + \epsilon)^q and w = (1 - \beta) (F + \epsilon)^q, of which only the ratio w / w_o
+    is taken: where F = \bar F_o, the share is \beta itself, to the last bit of fp64.
 
     Args:
         f: F of the task in training, not negative, over the mean of F and \bar F_o; fp64; overwritten.
