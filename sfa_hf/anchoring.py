@@ -169,12 +169,18 @@ def recorded_anchor(saved: Any, options: dict[str, Any]) -> AnchorRecord | None:
         saved: entry of ``TrainerState.stateful_callbacks``: one callback's state, a list of them, or None.
         options: constructor arguments that tell two callbacks of one training apart.
     """
+    record = recorded_attribute(saved, options, "anchor_record")
+    return AnchorRecord(**record) if record else None
+
+
+def recorded_attribute(saved: Any, options: dict[str, Any], attribute: str) -> Any:
+    """Find what a checkpoint says of one attribute of the callback with these options; None for nothing."""
     # Of two callbacks of a class, the Trainer keeps every state that they ever had: the last ones count.
     for state in reversed(saved) if isinstance(saved, list) else [saved]:
         if state and all(state["args"].get(key) == value for key, value in options.items()):
-            record = state["attributes"].get("anchor_record")
-            if record:
-                return AnchorRecord(**record)
+            value = state["attributes"].get(attribute)
+            if value:
+                return value
     return None
 
 

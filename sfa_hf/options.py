@@ -48,6 +48,22 @@ def check_merge_every(steps: Any) -> int:
     return steps
 
 
+def check_power(power: Any) -> float:
+    """Return q, in [0, 2]."""
+    if not _is_real(power) or not 0 <= power <= 2:
+        raise ConfigError(
+            "power", f"{power!r} is not a power of F", "a number from 0 to 2; 0.5 and 1 are usual"
+        )
+    return float(power)
+
+
+def check_seed(argument: str, seed: Any) -> int | None:
+    """Return a whole number, or None."""
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ConfigError(argument, f"{seed!r} is not a seed", "a whole number, or None")
+    return seed
+
+
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
     """Return one of the choices."""
     choices = sorted(choices)
