@@ -126,6 +126,16 @@ class Method(BaseModel, ABC):
         Called before every training, also one that resumes: what is there already stays.
         """
 
+    def adapted(self, model: PreTrainedModel, base: str) -> PreTrainedModel:
+        """A model that was loaded to be trained or scored, as the method sees it.
+
+        Args:
+            model: as its folder holds it; may be changed in place.
+            base: folder of the model that the sequence starts from.
+        """
+        del base
+        return model
+
     def rows(self, stage: Stage) -> list[Row]:
         """The rows that a stage trains on, in a fixed order."""
         return stage.task.train_rows()
@@ -143,3 +153,16 @@ class Method(BaseModel, ABC):
         """
         del stage
         return None
+
+    def finishes(self, stage: Stage) -> bool:
+        """Whether :meth:`finish` has something to do to a stage's model."""
+        del stage
+        return False
+
+    def finish(self, preparation: Preparation, folder: Path) -> None:
+        """Change the model that a stage's training, or :meth:`deployed`, left, before it is the stage's.
+
+        Args:
+            preparation: as for :meth:`prepare`.
+            folder: holds the model, and what is saved there is scored.
+        """

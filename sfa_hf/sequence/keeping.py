@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,28 @@ from sfa_hf.sequence.sealed import seal
 from sfa_hf.start_weights import link_or_copy
 
 
-def keep_trained(trainer: Trainer, stage: Stage, recipe: Mapping[str, Any] | None, seconds: float) -> None:
+def keep_trained(
+    trainer: Trainer,
+    stage: Stage,
+    recipe: Mapping[str, Any] | None,
+    seconds: float,
+    finish: Callable[[Path], None] | None = None,
+) -> None:
     """Save what training left as ``stage.model``; or as ``stage.trained``, and merge the model by ``recipe``.
 
-    A collective call. Each folder has its name only when it is whole.
+    A collective call. Each folder has its name only when it is whole; ``finish`` changes the model before.
     """
     kept = stage.model if recipe is None else stage.trained
     written = _writing(kept)
     trainer.save_model(str(written))
+    if recipe is None and finish is not None:
+        PartialState().wait_for_everyone()
+        finish(written)
     _adopt(written, kept, stage, seconds)
     if recipe is not None:
         _merge(recipe, _writing(stage.model))
+        if finish is not None:
+            finish(_writing(stage.model))
         _adopt(_writing(stage.model), stage.model, stage, seconds)
     if PartialState().is_main_process:
         for checkpoint in stage.folder.glob("checkpoint-*"):

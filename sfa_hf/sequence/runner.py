@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -130,7 +131,7 @@ class _Run:
 
     def _train_and_score(self, row: int) -> None:
         stage = self._stage(row - 1)
-        live = self.method.deployed(stage) is None
+        live = self.method.deployed(stage) is None and not self.method.finishes(stage)
         with self._train(stage) as training:
             if live:
                 self.outcome.score(training.trainer.model, training.trainer.processing_class, row)
@@ -144,6 +145,7 @@ class _Run:
         if row == 0:
             self._check_room(saved_bytes(model), arguments)
             self._create()  # only now: a model that cannot be loaded leaves nothing behind
+        model = self.method.adapted(model, self.base)
         self.outcome.score(placed(model, arguments), tokenizer, row)
         del model
         collect()
@@ -152,21 +154,26 @@ class _Run:
     def _train(self, stage: Stage) -> Iterator[Trained]:
         """Train a task and keep its model, which lives until the block ends."""
         logger.info("task %d of %d: %s", stage.index + 1, len(stage.tasks), stage.task.name)
-        arguments, dtype = self._arguments(stage.index), self.config.model.dtype
-        self.method.prepare(
-            Preparation(stage, arguments, self.config.data, lambda folder: loaded(folder, dtype))
-        )
+        arguments = self._arguments(stage.index)
+        self.method.prepare(self._preparation(stage, arguments))
         with ExitStack() as stack:
             with self.preemption.deferred():
                 training = stack.enter_context(trained(stage, self.config, arguments, self.preemption))
                 self._keep(training, stage)
             yield training
 
+    def _preparation(self, stage: Stage, arguments: TrainingArguments) -> Preparation:
+        dtype = self.config.model.dtype
+        return Preparation(stage, arguments, self.config.data, lambda folder: loaded(folder, dtype))
+
     def _keep(self, training: Trained, stage: Stage) -> None:
         """Save the task's model under its final name, then note it in the state."""
         scoring = sum(point["seconds"] for point in training.curve)
         seconds = training.seconds - scoring
-        keep_trained(training.trainer, stage, self.method.deployed(stage), seconds)
+        finish = None
+        if self.method.finishes(stage):
+            finish = partial(self.method.finish, self._preparation(stage, training.trainer.args))
+        keep_trained(training.trainer, stage, self.method.deployed(stage), seconds, finish)
         self.state.trained = stage.index + 1
         self.state.engine = training.engine
         self.state.merges += training.merges

@@ -70,6 +70,7 @@ def trained(
     task, method, checkpoint = stage.task, config.method, newest_whole(stage.folder)
     first = _first_weights(method.start(stage), checkpoint, arguments)
     model, tokenizer = loaded(first, config.model.dtype)
+    model = method.adapted(model, stage.base)
     rows, report = encode(method.rows(stage), tokenizer, config.data)
     logger.info("%s: %s", task.name, report.summary())
     facts = _facts(rows, arguments)
