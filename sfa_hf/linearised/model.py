@@ -82,7 +82,6 @@ def linearise(
     cast("Linearised", plain).theta_0 = kept
     _mix_in(model, RemembersTheta0)
     cast("RemembersTheta0", model).origin = origin
-    _warn_of_rounding(plain)
     return model
 
 
@@ -95,6 +94,7 @@ class Linearised:
     """What a linearised model's class puts before the model's own."""
 
     theta_0: Theta0
+    _warned = False
     _still: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> CausalLMOutputWithPast | tuple[Any, ...]:
@@ -126,6 +126,7 @@ class Linearised:
     def _theta_0_and_difference(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         parameters = dict(cast("PreTrainedModel", self).named_parameters())
         _check_names(parameters, self.theta_0.tensors)
+        self._warned = self._warned or _warn_of_rounding(parameters)
         theta_0 = self.theta_0.beside(parameters)
         return theta_0, {name: parameters[name] - each for name, each in theta_0.items()}
 
@@ -234,11 +235,12 @@ def _check_names(parameters: Mapping[str, Tensor], theta_0: Mapping[str, Tensor]
             raise ConfigError(name, problem, "requires_grad set before linearise()")
 
 
-def _warn_of_rounding(model: PreTrainedModel) -> None:
-    narrow = {p.dtype for p in model.parameters() if p.requires_grad and p.dtype.itemsize < 4}
+def _warn_of_rounding(parameters: Mapping[str, Tensor]) -> bool:
+    narrow = {p.dtype for p in parameters.values() if p.requires_grad and p.dtype.itemsize < 4}
     for dtype in narrow:
         _logger.warning(
-            "the linearised model's weights are %s: theta - theta_0 is mostly rounding there; load them in "
-            "float32 and compute in mixed precision",
+            "the linearised model's weights are %s: theta - theta_0 is mostly rounding there; keep them in "
+            "float32 and compute in mixed precision (bf16=True without DeepSpeed's own bf16)",
             dtype,
         )
+    return bool(narrow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -34,7 +35,8 @@ class CMM(Method):
        merged weights of the task before; \theta_0 is the sequence's base. Models are scored linearised.
     2. At its last step \theta <- ((1-\alpha) \bar F \theta_o + \alpha F \theta) / ((1-\alpha) \bar F +
        \alpha F), with F Adam's second moment, \bar F that of the tasks before, \theta_o their model.
-    3. One pass over its rows trains a few parameters so that the features match a teacher's.
+    3. One pass over its rows, or over as many of them as the task's steps took, trains a few parameters so
+       that the features match a teacher's.
 
     Attributes:
         alpha: \alpha, weight of the new task.
@@ -103,7 +105,7 @@ class CMM(Method):
             loss=self.correction_loss,
             layer=self.correction_layer,
             learning_rate=self.correction_learning_rate,
-            **_same(preparation.arguments),
+            **_same(preparation.arguments, len(rows)),
         )
         if PartialState().is_main_process:
             model.save_pretrained(folder)
@@ -123,6 +125,10 @@ class CMM(Method):
         )
 
 
-def _same(arguments: TrainingArguments) -> dict[str, Any]:
+def _same(arguments: TrainingArguments, rows: int) -> dict[str, Any]:
+    """A correction's TrainingArguments: the task's batches, on its engine, and no more than it took."""
     engine = {"deepspeed": arguments.deepspeed} if arguments.deepspeed else {}
-    return {**{name: getattr(arguments, name) for name in _SAME}, "disable_tqdm": True, **engine}
+    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    shorter = 0 < arguments.max_steps < math.ceil(rows / batch)
+    steps = {"max_steps": arguments.max_steps} if shorter else {}
+    return {**{name: getattr(arguments, name) for name in _SAME}, "disable_tqdm": True, **steps, **engine}

@@ -8,9 +8,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 CURVES = {"linear": ("straight line", "-", "o"), "fisher": ("by optimizer state", "--", "s")}
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
+LOSS = "loss, nats a token"
 _ENDS = {"a": "A", "b": "B"}
 _PANEL = (3.8, 2.9)
 
@@ -34,14 +36,14 @@ def plot_probe(found: Mapping[str, Any], folder: Path) -> list[Path]:
 def _path_rows(found: Mapping[str, Any]) -> list[tuple[str, Value]]:
     metrics = {each["metric"] for point in found["points"].values() for each in point["tasks"].values()}
     score = f"score ({metrics.pop()})" if len(metrics) == 1 else "score"
-    return [("loss, nats a token", lambda at: at["loss"]), (score, lambda at: at["score"])]
+    return [(LOSS, lambda at: at["loss"]), (score, lambda at: at["score"])]
 
 
 def _feature_rows() -> list[tuple[str, Value]]:
     def to(end: str) -> Value:
         return lambda at: at["mismatch"][end]["relative"]
 
-    return [(f"distance of features from {label}'s", to(end)) for end, label in _ENDS.items()]
+    return [(f"features' distance from {label}'s", to(end)) for end, label in _ENDS.items()]
 
 
 def _draw(found: Mapping[str, Any], path: Path, rows: list[tuple[str, Value]]) -> Path:
@@ -53,6 +55,10 @@ def _draw(found: Mapping[str, Any], path: Path, rows: list[tuple[str, Value]]) -
         for column, task in enumerate(tasks):
             axis = grid[row][column]
             _panel(axis, found, task, value)
+            if label == LOSS:  # behind the ends it grows many times over
+                axis.set_yscale("log")
+                axis.yaxis.set_major_formatter(LogFormatter())
+                axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.2, 0.5)))
             axis.set_title(task if row == 0 else "")
             axis.set_ylabel(label if column == 0 else "")
             axis.set_xlabel("weight of B" if row == len(rows) - 1 else "")

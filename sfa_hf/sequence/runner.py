@@ -131,12 +131,16 @@ class _Run:
 
     def _train_and_score(self, row: int) -> None:
         stage = self._stage(row - 1)
-        live = self.method.deployed(stage) is None and not self.method.finishes(stage)
+        live = self._is_kept_live(stage)
         with self._train(stage) as training:
             if live:
                 self.outcome.score(training.trainer.model, training.trainer.processing_class, row)
         if not live:
             self._score_saved(row)
+
+    def _is_kept_live(self, stage: Stage) -> bool:
+        """Whether the weights that training leaves are the stage's model."""
+        return self.method.deployed(stage) is None and not self.method.finishes(stage)
 
     def _score_saved(self, row: int) -> None:
         """Score a saved model: the base, a merged one, or one that an earlier launch did not score."""
@@ -198,7 +202,7 @@ class _Run:
     def _check_room(self, model_bytes: int, arguments: TrainingArguments) -> None:
         tasks = len(self.config.tasks)
         stages = [self._stage(index) for index in range(self.state.trained, tasks)]
-        models = sum(1 if self.method.deployed(stage) is None else 2 for stage in stages)
+        models = sum(1 if self._is_kept_live(stage) else 2 for stage in stages)
         itemsize = getattr(torch, self.config.model.dtype).itemsize
         kept = max(map(checkpoints_kept, self.config.training))
         need = disk_need(model_bytes, itemsize, models, kept, arguments)
