@@ -89,6 +89,19 @@ def test_the_papers_learning_rate_moves_weights_a_little(
     assert 0 < moved < 2e-7 * done.steps
 
 
+def test_padding_has_no_part_in_it(
+    merged_and_trained: tuple[nn.Module, nn.Module], rows: Any, tmp_path: Path
+) -> None:
+    results = []
+    for pad in ("a", "b"):
+        merged, trained = map(copy.deepcopy, merged_and_trained)
+        tokenizer = copy.deepcopy(small_models.tokenizer())
+        tokenizer.pad_token = pad
+        correct(merged, trained, rows.select(range(24)), tokenizer, tmp_path, learning_rate=1e-2, **BATCH)
+        results.append(merged.model.norm.weight)
+    assert torch.equal(*results)
+
+
 def test_a_linearised_model_is_corrected_linearised(
     merged_and_trained: tuple[nn.Module, nn.Module], rows: Any, tmp_path: Path
 ) -> None:
