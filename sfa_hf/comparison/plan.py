@@ -90,7 +90,9 @@ def load_plan(path: str, overrides: Mapping[str, Any]) -> Plan:
     runs = tuple(_runs(values, folders, entries, keys.seeds))
     output_dir = Path(values["output_dir"])
     _check_folder(output_dir)
-    check_labels(output_dir, {entry.label: entry.method.model_dump(mode="json") for entry in entries})
+    check_labels(
+        output_dir, {entry.label: entry.method.model_dump(mode="json", by_alias=True) for entry in entries}
+    )
     _check_reference(keys.reference, {entry.label for entry in entries}, output_dir)
     return Plan(output_dir, runs, keys.reference)
 

@@ -110,6 +110,8 @@ def _add_displacements(
         if run.results["method"]["name"] == DEFAULT_REFERENCE
     }
     for label, runs in by_label.items():
+        if next(iter(runs.values())).results["method"]["name"] in (APART, TOGETHER):
+            continue  # their models do not follow one another
         moved = {seed: _moved(run) for seed, run in runs.items() if plain.get(seed)}
         relative = {seed: _relative(ours, plain[seed]) for seed, ours in moved.items()}
         known = {seed: value for seed, value in relative.items() if value is not None}

@@ -42,7 +42,7 @@ def plot_frontier(comparison: Comparison, path: Path) -> bool:
 
 def _lines(comparison: Comparison) -> Iterator[tuple[Line, drawing.Color]]:
     for index, family in enumerate(families(comparison)):
-        lines = family.lines(str(family.strength))
+        lines = family.lines(family.strength)
         yield from zip(lines, drawing.shades(len(lines), index), strict=True)
 
 

@@ -32,7 +32,7 @@ def plot_plane(comparison: Comparison, path: Path) -> bool:
 def _draw_methods(axis: Axes, comparison: Comparison) -> None:
     plane, in_lines = drawing.old_and_new(comparison), list[Method]()
     for index, family in enumerate(families(comparison)):
-        lines = family.lines(str(family.second))
+        lines = family.lines(family.second)
         for line, color in zip(lines, drawing.shades(len(lines), index), strict=True):
             drawing.draw_line(axis, plane, line, color)
         in_lines += family.methods
