@@ -42,7 +42,7 @@ def carry_out(plan: Plan) -> None:
         failed = _carry_out_runs(plan, preemption)
         _report(plan)
     if failed:
-        run, problem = next(iter(failed.items()))
+        run, problem = failed[0]
         told = f"{len(failed)} of {len(plan.runs)} runs failed, the first of them: {problem}"
         raise ConfigError(str(run), told, "the others are in the report; the same command tries these again")
 
@@ -54,9 +54,9 @@ def _join(plan: Plan) -> None:
     joined_processes()
 
 
-def _carry_out_runs(plan: Plan, preemption: Preemption) -> dict[PlannedRun, str]:
-    """What each run that failed failed with."""
-    failed: dict[PlannedRun, str] = {}
+def _carry_out_runs(plan: Plan, preemption: Preemption) -> list[tuple[PlannedRun, str]]:
+    """The runs that failed, each with what it failed with."""
+    failed: list[tuple[PlannedRun, str]] = []
     for index, run in enumerate(plan.runs, start=1):
         if preemption.asked:
             raise Preempted("stopped by SIGTERM between two runs")
@@ -66,8 +66,8 @@ def _carry_out_runs(plan: Plan, preemption: Preemption) -> dict[PlannedRun, str]
             if not ours:
                 logger.info("%s: another launch is at it; left to it", run)
             elif (problem := _problem_of(run, plan)) is not None:
-                failed[run] = problem
-        if (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
+                failed.append((run, problem))
+        if index < len(plan.runs) and (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
             _report(plan)
     return failed
 
