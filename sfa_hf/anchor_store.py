@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sfa_hf import shard_file
+from sfa_hf.anchor import by_device
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
 
@@ -82,6 +83,26 @@ class DiskStore(Store):
         self.file.unlink(missing_ok=True)
         with suppress(OSError):  # other files are still there, or it has gone
             self.file.parent.rmdir()
+
+
+def choose_store(where: str, shards: Sequence[Shard], file: Path) -> Store:
+    """Choose what keeps a buffer in the layout of ``shards``.
+
+    Args:
+        where: "cpu", "disk" or "device".
+        shards: what the buffer will hold.
+        file: of this rank, for "disk".
+
+    Raises:
+        ConfigError: "device", and the weights are on several.
+    """
+    devices = {shard.data.device for shard in shards}
+    device = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+    if where == "disk":
+        return DiskStore(file, by_device(shards))
+    if where == "device" and len(devices) > 1:
+        raise ConfigError("anchor_device", "'device', but some weights are in host memory", "'cpu' or 'disk'")
+    return DeviceStore(device) if where == "device" else HostStore(device)
 
 
 def _page_lock(buffer: Tensor) -> None:

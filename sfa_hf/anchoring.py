@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sfa_hf import shard_file
 from sfa_hf.anchor import Anchor, by_device
 from sfa_hf.anchor_files import AnchorFiles
-from sfa_hf.anchor_store import DeviceStore, DiskStore, HostStore, Store
+from sfa_hf.anchor_store import DiskStore, Store, choose_store
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.fingerprint import fingerprint
@@ -130,7 +130,8 @@ class AnchorTaker:
             self._store.release()
 
     def _take(self, engine: Engine, shards: Sequence[Shard], read: _Read) -> tuple[Anchor, AnchorRecord]:
-        self._store = self._choose_store(shards)
+        file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
+        self._store = choose_store(self._device, shards, file)
         anchor = Anchor(shards, read, ANCHOR_DTYPES[self._dtype], self._store.allocate)
         found = fingerprint(engine, anchor.pieces(shards))
         return anchor, AnchorRecord(self._source, self._revision, self._dtype, found)
@@ -160,18 +161,6 @@ class AnchorTaker:
             problem = f"{record} is not the anchor that this training began with: {recorded}"
             raise ConfigError("anchor", problem, "that anchor, unchanged, or a new output_dir")
 
-    def _choose_store(self, shards: Sequence[Shard]) -> Store:
-        devices = {shard.data.device for shard in shards}
-        device = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
-        if self._device == "disk":
-            file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
-            return DiskStore(file, by_device(shards))
-        if self._device == "device" and len(devices) > 1:
-            raise ConfigError(
-                "anchor_device", "'device', but some weights are in host memory", "'cpu' or 'disk'"
-            )
-        return DeviceStore(device) if self._device == "device" else HostStore(device)
-
 
 def recorded_anchor(saved: Any, options: dict[str, Any]) -> AnchorRecord | None:
     """Find what a checkpoint says of the anchor of the callback with these options.
@@ -180,12 +169,18 @@ def recorded_anchor(saved: Any, options: dict[str, Any]) -> AnchorRecord | None:
         saved: entry of ``TrainerState.stateful_callbacks``: one callback's state, a list of them, or None.
         options: constructor arguments that tell two callbacks of one training apart.
     """
+    record = recorded_attribute(saved, options, "anchor_record")
+    return AnchorRecord(**record) if record else None
+
+
+def recorded_attribute(saved: Any, options: dict[str, Any], attribute: str) -> Any:
+    """Find what a checkpoint says of one attribute of the callback with these options; None for nothing."""
     # Of two callbacks of a class, the Trainer keeps every state that they ever had: the last ones count.
     for state in reversed(saved) if isinstance(saved, list) else [saved]:
         if state and all(state["args"].get(key) == value for key, value in options.items()):
-            record = state["attributes"].get("anchor_record")
-            if record:
-                return AnchorRecord(**record)
+            value = state["attributes"].get(attribute)
+            if value:
+                return value
     return None
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
+from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines, options, schedule
+from sfa_hf.anchor_moments import CONSTANT
 from sfa_hf.anchored import AnchoredCallback
-from sfa_hf.engines.optimizers import keeps_moments
+from sfa_hf.anchoring import recorded_attribute
+from sfa_hf.engines.optimizers import keeps_moments, second_moment_decay
 from sfa_hf.errors import ConfigError
+from sfa_hf.fisher_training import FisherOptions, FisherTraining
 from sfa_hf.merge import Merged, merge
 from sfa_hf.rules import TRAINING_RULES
 
@@ -21,6 +25,8 @@ _logger = logging.getLogger(__name__)
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 DEFAULT_P = 0.25
+DEFAULT_POWER = 0.5
+ANCHOR_WEIGHT = "sfa/anchor_weight"
 _NO_MOMENTS = "this optimizer does not keep Adam's moments (exp_avg, exp_avg_sq); supported: 'keep', or AdamW"
 
 
@@ -50,11 +56,21 @@ class SFACallback(AnchoredCallback):
         anchor_device: where \theta_o is kept: "cpu" (page-locked where there is a GPU), "disk" (a mapped file
             in ``output_dir``) or "device".
         anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
-        rule: how \theta and \theta_o become one; "average" is the formula above.
+        rule: how \theta and \theta_o become one: "average" is the formula above; "fisher" weighs each entry,
+            \theta <- (w_o \theta_o + w \theta) / (w_o + w), w_o = \beta (\bar F_o + \epsilon)^q,
+            w = (1 - \beta) (F + \epsilon)^q, F being Adam's bias-corrected second moment at this step and
+            \bar F_o that of the tasks before. It saves \beta \bar F_o + (1 - \beta) F at the end of the
+            training, in ``output_dir/second_moments``.
         optimizer_state: what a merge does to Adam's moments of the merged weights: "keep", "reset" (to zero)
             or "scale" (by 1 - \beta).
         include: regular expression searched in parameter names; others are not merged.
         exclude: regular expression; parameters whose names it is found in are not merged.
+        power: for the rule "fisher": q, from 0 (as "average") to 2.
+        anchor_moments: for the rule "fisher": folder of \bar F_o; None to look for ``second_moments`` in and
+            beside the anchor's folder; "constant" where there is none: \bar F_o is then the mean of F over
+            each parameter.
+        shuffle_moments: for the rule "fisher", a control: seed by which \bar F_o is shuffled within each
+            parameter.
         save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/sfa_anchor``, once
             and sharded, where the training saves checkpoints: it can then resume. Every checkpoint carries
             the anchor's fingerprint, and resuming with another anchor is refused.
@@ -65,7 +81,9 @@ class SFACallback(AnchoredCallback):
         NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
     """
 
-    OPTIONS = ("beta", "p", "merge_every", "rule", "optimizer_state")
+    OPTIONS = (
+        "beta", "p", "merge_every", "rule", "optimizer_state", "power", "anchor_moments", "shuffle_moments",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -80,6 +98,9 @@ class SFACallback(AnchoredCallback):
         optimizer_state: str = "keep",
         include: str | None = None,
         exclude: str | None = None,
+        power: float = DEFAULT_POWER,
+        anchor_moments: str | PathLike[str] | None = None,
+        shuffle_moments: int | None = None,
         save_anchor: bool = True,
     ) -> None:
         super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
@@ -92,16 +113,30 @@ class SFACallback(AnchoredCallback):
         self.optimizer_state = options.check_choice(
             "optimizer_state", optimizer_state, ("keep", "reset", "scale")
         )
+        self.power = options.check_power(power)
+        self.anchor_moments = None if anchor_moments is None else fspath(anchor_moments)
+        self.shuffle_moments = options.check_seed("shuffle_moments", shuffle_moments)
+        self.moments_record: dict[str, Any] | None = None
+        self._check_fisher_options()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this callback."""
+        kept = super().state()
+        kept["attributes"]["moments_record"] = self.moments_record
+        return kept
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.optimizer_state != "keep" and not keeps_moments(kwargs["optimizer"]):
             raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
+        if self.rule == "fisher":
+            second_moment_decay(kwargs["optimizer"])  # refuses before anything is read
         self._every = self.merge_every or schedule.interval(self.p, state.max_steps)
         self._merges = schedule.merges_until(state.global_step, state.max_steps, self._every)
         self._last_merge = 0
         super().on_train_begin(args, state, control, **kwargs)
+        self._fisher = self._begin_fisher(args, state, **kwargs) if self.rule == "fisher" else None
         if state.is_world_process_zero:
             _warn_of_inexact_merges(self._shards())
 
@@ -110,6 +145,8 @@ class SFACallback(AnchoredCallback):
     ) -> None:
         if schedule.is_merge_step(state.global_step + 1, state.max_steps, self._every):
             self._theta_o.prefetch(self._shards())
+            if self._fisher is not None:
+                self._fisher.prefetch(self._shards())
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -124,15 +161,65 @@ class SFACallback(AnchoredCallback):
         if stopped_early and state.global_step != self._last_merge:
             self._merge(args, state, control)
 
+    def on_train_end(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
+        if self._fisher is not None:
+            if state.global_step > 0:
+                self._fisher.end(self._shards())
+            self._fisher.release()
+        del self._fisher
+        super().on_train_end()
+
     def _merge(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         start = time.perf_counter()
         shards, rule = self._shards(), TRAINING_RULES[self.rule]
         seed = (args.seed, state.global_step)
-        merged = merge(self._engine, shards, self._theta_o, rule=rule, beta=self.beta, seed=seed)
+        weights = None if self._fisher is None else self._fisher.at_merge(shards)
+        merged = merge(self._engine, shards, self._theta_o, rule=rule, beta=weights or self.beta, seed=seed)
+        means = {} if weights is None else weights.means()
         self._treat_moments(shards)
         self._merges += 1
         self._last_merge = state.global_step
-        self._log.write(self._record(merged, time.perf_counter() - start), args, state, control)
+        record = self._record(merged, time.perf_counter() - start)
+        record |= {f"{ANCHOR_WEIGHT}/{kind}": mean for kind, mean in means.items()}
+        self._log.write(record, args, state, control)
+
+    def _begin_fisher(
+        self, args: TrainingArguments, state: TrainerState, *, model: nn.Module, optimizer: Any, **_: Any
+    ) -> FisherTraining:
+        given = FisherOptions(
+            self.beta, self.power, self.anchor_moments, self.anchor, self.anchor_device, self.shuffle_moments
+        )
+        names = [name for name, p in model.named_parameters() if p.requires_grad and self._concerns(name)]
+        try:
+            fisher = FisherTraining(given, self._engine, optimizer, args)
+            if state.global_step > 0:
+                saved = state.stateful_callbacks.get(type(self).__name__)
+                recorded = recorded_attribute(saved, self._patterns(), "moments_record")
+                self.moments_record = fisher.begin_again(names, self._shards(), recorded)
+            else:
+                self.moments_record = fisher.begin(names, self._shards())
+        except BaseException:
+            self._taker.release()
+            raise
+        return fisher
+
+    def _check_fisher_options(self) -> None:
+        if self.rule == "fisher":
+            if self.optimizer_state != "keep":
+                problem = (
+                    f"{self.optimizer_state!r} beside rule='fisher', whose F is the optimizer's second moment"
+                )
+                raise ConfigError("optimizer_state", problem, "'keep'")
+            if self.shuffle_moments is not None and self.anchor_moments == CONSTANT:
+                raise ConfigError("shuffle_moments", "nothing to shuffle in 'constant' moments", "None")
+            return
+        for argument, default in (
+            ("power", DEFAULT_POWER),
+            ("anchor_moments", None),
+            ("shuffle_moments", None),
+        ):
+            if (value := getattr(self, argument)) != default:
+                raise ConfigError(argument, f"{value!r} beside rule={self.rule!r}", "rule='fisher'")
 
     def _record(self, merged: Merged, seconds: float) -> dict[str, float]:
         return {

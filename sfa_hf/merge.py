@@ -3,7 +3,7 @@ r"""One merge: every shard of this rank, block by block, with the distance to th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,9 @@ from sfa_hf.anchor import Anchor, Block
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.rounding import round_stochastically
 from sfa_hf.rules import Rule
+
+BlockWeights = Callable[[Block], Tensor]
+"""Gives the anchor's weight of each entry of a block, in fp64; asked once a block, in the anchor's order."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,13 @@ class Merged:
 
 @torch.no_grad()
 def merge(
-    engine: Engine, shards: Sequence[Shard], anchor: Anchor, *, rule: Rule, beta: float, seed: tuple[int, ...]
+    engine: Engine,
+    shards: Sequence[Shard],
+    anchor: Anchor,
+    *,
+    rule: Rule,
+    beta: float | BlockWeights,
+    seed: tuple[int, ...],
 ) -> Merged:
     """Apply ``rule`` to the shards and publish them.
 
@@ -45,7 +54,7 @@ def merge(
         shards: this rank's part of what is merged; may be empty.
         anchor: theta_o of these shards.
         rule: edits theta given theta_o.
-        beta: weight of the anchor.
+        beta: weight of the anchor: one number, or of each entry.
         seed: of the stochastic rounding, e.g. the run's seed and the step.
     """
     arithmetic = _Arithmetic(rule, beta, seed)
@@ -61,7 +70,7 @@ def merge(
 class _Arithmetic:
     """Merges blocks in fp64 scratch memory that it reuses, and adds up their squared drifts."""
 
-    def __init__(self, rule: Rule, beta: float, seed: tuple[int, ...]) -> None:
+    def __init__(self, rule: Rule, beta: float | BlockWeights, seed: tuple[int, ...]) -> None:
         self._rule, self._beta, self._seed = rule, beta, seed
         self._scratch = torch.empty(3, 0, dtype=torch.float64)
         self._squared: dict[torch.device, Tensor] = {}
@@ -71,7 +80,7 @@ class _Arithmetic:
         theta.copy_(block.theta)
         theta_o.copy_(block.theta_o)
         before = _squared_norm(torch.sub(theta, theta_o, out=difference))
-        self._rule(theta, theta_o, self._beta)
+        self._rule(theta, theta_o, self._beta(block) if callable(self._beta) else self._beta)
         _write(theta, block, self._seed)
         theta.copy_(block.theta)
         after = _squared_norm(torch.sub(theta, theta_o, out=difference))

@@ -34,11 +34,34 @@ def check_strength(argument: str, value: Any) -> float:
     return float(value)
 
 
+def check_fraction(argument: str, value: Any) -> float:
+    """Return a number in [0, 1]."""
+    if not _is_real(value) or not 0 <= value <= 1:
+        raise ConfigError(argument, f"{value!r} is not a fraction", "a number from 0 to 1")
+    return float(value)
+
+
 def check_merge_every(steps: Any) -> int:
     """Return a positive number of steps."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError("merge_every", f"{steps!r} is not a number of steps", "a whole number from 1 on")
     return steps
+
+
+def check_power(power: Any) -> float:
+    """Return q, in [0, 2]."""
+    if not _is_real(power) or not 0 <= power <= 2:
+        raise ConfigError(
+            "power", f"{power!r} is not a power of F", "a number from 0 to 2; 0.5 and 1 are usual"
+        )
+    return float(power)
+
+
+def check_seed(argument: str, seed: Any) -> int | None:
+    """Return a whole number, or None."""
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ConfigError(argument, f"{seed!r} is not a seed", "a whole number, or None")
+    return seed
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:

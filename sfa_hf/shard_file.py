@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from sfa_hf.stored import open_tensors
 
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 _ALIGNMENT = 64
-_OFFSETS = "offsets"
+_OFFSETS, _SHAPES = "offsets", "shapes"
 _BLOCK = 2**24
 
 
@@ -30,7 +30,10 @@ def header(shards: Sequence[Shard], dtype: torch.dtype) -> bytes:
         dtype: torch.float32 or torch.bfloat16.
     """
     tensors: dict[str, object] = {
-        "__metadata__": {_OFFSETS: json.dumps({shard.name: shard.offset for shard in shards})}
+        "__metadata__": {
+            _OFFSETS: json.dumps({shard.name: shard.offset for shard in shards}),
+            _SHAPES: json.dumps({shard.name: list(shard.shape) for shard in shards}),
+        }
     }
     at = 0
     for shard in shards:
@@ -54,10 +57,22 @@ def write(path: Path, shards: Sequence[Shard], values: Tensor) -> None:
         shards: what the values belong to, in their order.
         values: the shards' values end to end, on any device.
     """
+    write_parts(path, shards, values.split(_BLOCK), values.dtype)
+
+
+def write_parts(path: Path, shards: Sequence[Shard], parts: Iterable[Tensor], dtype: torch.dtype) -> None:
+    """Write a file part by part, as they are made, and see it on the disk.
+
+    Args:
+        path: of the file.
+        shards: what the values belong to, in their order.
+        parts: the shards' values end to end, cut anywhere, on any device.
+        dtype: of the parts: torch.float32 or torch.bfloat16.
+    """
     with path.open("wb") as file:
-        file.write(header(shards, values.dtype))
-        for block in values.split(_BLOCK):
-            file.write(block.cpu().view(torch.uint8).numpy().data)
+        file.write(header(shards, dtype))
+        for part in parts:
+            file.write(part.cpu().view(torch.uint8).numpy().data)
         file.flush()
         os.fsync(file.fileno())
 
@@ -82,16 +97,25 @@ def reserve(path: Path, shards: Sequence[Shard], dtype: torch.dtype) -> Tensor:
 class ShardFile:
     """A file of another launch, of this or another number of ranks, open for reading.
 
+    Args:
+        path: of the file.
+        argument: the option that led to it, for errors.
+
+    Attributes:
+        shapes: of the full parameters, as far as the file says.
+
     Raises:
         ConfigError: it is not a whole file of this kind.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, argument: str) -> None:
         stack = ExitStack()
         weakref.finalize(self, stack.close)
-        self._tensors = dict(open_tensors(path, "anchor", stack))
+        self._tensors = dict(open_tensors(path, argument, stack))
         with safe_open(path, framework="pt") as file:
-            self._offsets: dict[str, int] = json.loads((file.metadata() or {}).get(_OFFSETS, "{}"))
+            metadata = file.metadata() or {}
+        self._offsets: dict[str, int] = json.loads(metadata.get(_OFFSETS, "{}"))
+        self.shapes: dict[str, list[int]] = json.loads(metadata.get(_SHAPES, "{}"))
 
     def overlap(self, shard: Shard) -> tuple[int, Tensor] | None:
         """Read the part of ``shard`` that lies in this file.

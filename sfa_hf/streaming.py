@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BUCKET_BYTES = 16 * 2**20
-"""Of each of the two device buffers: with the blocks' scratch, at most 64 MiB of device memory at a merge."""
+BUCKET = 2**22
+"""Elements of each of the two device buffers, 16 MiB of fp32: with the blocks' scratch, at most 64 MiB of
+device memory at a merge. Two tensors of one layout come in the same buckets, whatever their dtypes."""
 
 
 class HostToDevice:
@@ -22,7 +23,7 @@ class HostToDevice:
     """
 
     def __init__(self, source: Tensor, device: torch.device) -> None:
-        numel = max(1, min(source.numel(), BUCKET_BYTES // source.element_size()))
+        numel = max(1, min(source.numel(), BUCKET))
         self._buckets = source.split(numel)
         self._current = torch.cuda.current_stream(device)
         self._side = torch.cuda.Stream(device)

@@ -58,7 +58,7 @@ def test_shards_that_changed_are_refused() -> None:
 def test_streaming_to_a_gpu(
     dtype: torch.dtype, store: type, prefetch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "BUCKET_BYTES", 4096)
+    monkeypatch.setattr(streaming, "BUCKET", 1024)
     shards = shards_of([7, 0, 5000, 1, 20000, 333], "cuda")
     for shard in shards:
         shard.data.remainder_(256)  # exact in bfloat16

@@ -76,6 +76,14 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def optimizer_steps(self, shard: Shard) -> int | None:
+        """How many steps the optimizer's state of the shard has seen, by its own count; None before any.
+
+        It can be fewer than the training took: none is counted for a parameter without a gradient, nor where
+        fp16 overflows.
+        """
+
+    @abstractmethod
     def before_step(self, fn: Callable[[Engine], None]) -> Handle:
         """Run ``fn(engine)`` once per optimizer step, with reduced gradients in place, before clipping."""
 

@@ -15,7 +15,7 @@ from torch.distributed.tensor import Shard as Rows
 from sfa_hf.engines.backward_end import after_last_backward, refuse_reentrant_checkpointing
 from sfa_hf.engines.base import Engine, Handle, Shard
 from sfa_hf.engines.loss_scale import unscaled
-from sfa_hf.engines.optimizers import unwrap
+from sfa_hf.engines.optimizers import steps_taken, unwrap
 from sfa_hf.engines.refusals import refusal
 
 _PLACEMENTS = ((Rows(0),), (Replicate(), Rows(0)))
@@ -58,6 +58,9 @@ class FSDP2Engine(Engine):
     def optimizer_state(self, key: str, shard: Shard) -> Tensor | None:
         state = self._optimizer.state.get(self._parameters[shard.name], {}).get(key)
         return _local(state) if isinstance(state, DTensor) else None
+
+    def optimizer_steps(self, shard: Shard) -> int | None:
+        return steps_taken(self._optimizer, self._parameters[shard.name])
 
     def before_step(self, fn: Callable[[Engine], None]) -> Handle:
         refuse_reentrant_checkpointing(self._model)

@@ -14,6 +14,7 @@ from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from sfa_hf.engines.base import Engine, Handle, Shard
+from sfa_hf.engines.optimizers import steps_taken
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class MasterEngine(Engine):
         name: as written to results.json.
         model: the unwrapped model; its names and order are the shards'.
         masters: the tensors that the optimizer steps, as they stand in its ``param_groups``.
-        states: the optimizer's ``state``, keyed by those tensors.
+        stepping: the optimizer that steps them; its ``state`` is keyed by them.
         fragments: what this rank owns of each parameter, by ``id(parameter)``.
     """
 
@@ -53,12 +54,12 @@ class MasterEngine(Engine):
         name: str,
         model: nn.Module,
         masters: Sequence[Tensor],
-        states: Mapping[Tensor, Mapping[str, Any]],
+        stepping: torch.optim.Optimizer,
         fragments: Mapping[int, Fragment],
     ) -> None:
         self.name = name
         self._masters = masters
-        self._states = states
+        self._stepping = stepping
         owned = {n: p for n, p in model.named_parameters() if id(p) in fragments}
         self._fragments = {name: fragments[id(parameter)] for name, parameter in owned.items()}
         self._shards = tuple(
@@ -76,10 +77,14 @@ class MasterEngine(Engine):
         fragment = self._fragments[shard.name]
         master = self._masters[fragment.group]
         # ``state`` is a defaultdict: asking for a missing master would enter an empty state for it.
-        state = self._states[master].get(key) if master in self._states else None
+        states = self._stepping.state
+        state = states[master].get(key) if master in states else None
         if not isinstance(state, Tensor) or state.numel() != master.numel():
             return None
         return fragment.of(state)
+
+    def optimizer_steps(self, shard: Shard) -> int | None:
+        return steps_taken(self._stepping, self._masters[self._fragments[shard.name].group])
 
     def before_step(self, fn: Callable[[Engine], None]) -> Handle:
         if not self._intercepted:

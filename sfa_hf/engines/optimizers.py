@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor
 
 
 def unwrap(optimizer: Any) -> Any:
@@ -26,3 +28,61 @@ def steps_in_deepspeed(optimizer: Any) -> bool:
 def keeps_moments(optimizer: Any) -> bool:
     """Whether the optimizer keeps Adam's moments, told by its ``betas`` before any step was taken."""
     return any("betas" in group for group in unwrap(optimizer).param_groups)
+
+
+_SECOND_MOMENTS = {
+    "torch.optim.adam",
+    "torch.optim.adamw",
+    "torch.optim.nadam",
+    "torch.optim.radam",
+    "deepspeed.ops.adam.cpu_adam",
+    "deepspeed.ops.adam.fused_adam",
+}
+"""Modules of the optimizers that keep ``exp_avg_sq`` in whole fp32 tensors, biased by 1 - beta2^t."""
+
+
+def second_moment_decay(optimizer: Any) -> float:
+    r"""\beta_2 of an Adam that keeps its second moment as ``exp_avg_sq``.
+
+    Args:
+        optimizer: in any of accelerate's and DeepSpeed's wrappers.
+
+    Raises:
+        NotImplementedError: it is another optimizer, or its parameter groups have several \beta_2.
+    """
+    stepping = _stepping(optimizer)
+    if not any(kind.__module__ in _SECOND_MOMENTS for kind in type(stepping).__mro__):
+        raise _no_second_moments(f"{type(stepping).__module__}.{type(stepping).__qualname__}")
+    decays = {float(group["betas"][1]) for group in stepping.param_groups}
+    if len(decays) != 1:
+        raise _no_second_moments(f"parameter groups with several beta2 ({sorted(decays)})")
+    return decays.pop()
+
+
+def steps_taken(optimizer: torch.optim.Optimizer, stepped: Tensor) -> int | None:
+    """How many steps an Adam's state of one tensor has seen; None where there is no state.
+
+    DeepSpeed's FusedAdam (0.19) counts on one tensor of each group, the last with a gradient, and leaves the
+    others at 0: there the highest count is everyone's.
+    """
+    state = optimizer.state.get(stepped, {})
+    if "step" not in state:
+        return None
+    if type(optimizer).__module__ == "deepspeed.ops.adam.fused_adam":
+        return max(int(each["step"]) for each in optimizer.state.values())
+    return int(state["step"])
+
+
+def _stepping(optimizer: Any) -> Any:
+    """The optimizer that takes the steps, inside accelerate's and DeepSpeed's wrappers."""
+    inner = unwrap(optimizer)
+    while type(inner).__module__.startswith("deepspeed.runtime"):
+        inner = inner.optimizer
+    return inner
+
+
+def _no_second_moments(what: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"second moments cannot be read from {what}; supported: AdamW and Adam of torch (also fused), "
+        "DeepSpeed's CPUAdam and FusedAdam, with one beta2"
+    )

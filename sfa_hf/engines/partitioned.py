@@ -40,7 +40,7 @@ class PartitionedEngine(MasterEngine):
         norm_method: str,
         offload: bool,
     ) -> None:
-        super().__init__(name, model, masters, optimizer.optimizer.state, fragments)
+        super().__init__(name, model, masters, optimizer.optimizer, fragments)
         self._optimizer = optimizer
         self._norm_method = norm_method
         self._offload = offload

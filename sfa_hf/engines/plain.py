@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sfa_hf.engines.backward_end import after_last_backward, refuse_reentrant_checkpointing
 from sfa_hf.engines.base import Engine, Handle, Shard
 from sfa_hf.engines.loss_scale import unscaled
-from sfa_hf.engines.optimizers import unwrap
+from sfa_hf.engines.optimizers import steps_taken, unwrap
 from sfa_hf.engines.refusals import refusal, refuse_split_placement
 
 
@@ -43,6 +43,9 @@ class PlainEngine(Engine):
         parameter = self._parameters[shard.name]
         state = self._optimizer.state.get(parameter, {}).get(key)
         return state.view(-1) if isinstance(state, Tensor) and state.shape == parameter.shape else None
+
+    def optimizer_steps(self, shard: Shard) -> int | None:
+        return steps_taken(self._optimizer, self._parameters[shard.name])
 
     def before_step(self, fn: Callable[[Engine], None]) -> Handle:
         refuse_reentrant_checkpointing(self._model)

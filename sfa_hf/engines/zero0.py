@@ -38,7 +38,7 @@ class Fp32Zero0Engine(ReplicatedEngine):
         self._engine = engine
         stepped = chain.from_iterable(group["params"] for group in optimizer.param_groups)
         masters = [parameter for parameter in stepped if parameter.requires_grad and parameter.numel() > 0]
-        super().__init__("zero0", model, masters, optimizer.state, _one_each(masters))
+        super().__init__("zero0", model, masters, optimizer, _one_each(masters))
 
     def publish(self) -> None:
         return
@@ -64,7 +64,7 @@ class Zero0Engine(ReplicatedEngine):
         self._optimizer = optimizer
         fused = hasattr(optimizer, "fp32_groups_flat")
         self._copies, masters, fragments = _fused(optimizer) if fused else _unfused(optimizer)
-        super().__init__("zero0", model, masters, optimizer.optimizer.state, fragments)
+        super().__init__("zero0", model, masters, optimizer.optimizer, fragments)
 
     @torch.no_grad()
     def publish(self) -> None:

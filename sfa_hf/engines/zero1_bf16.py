@@ -25,7 +25,7 @@ class Bf16Zero1Engine(MasterEngine):
             "zero1",
             model,
             optimizer.fp32_groups_flat_partition,
-            optimizer.optimizer.state,
+            optimizer.optimizer,
             flat_fragments(
                 optimizer.bf16_groups, optimizer.bf16_groups_flat, optimizer.real_dp_process_group
             ),

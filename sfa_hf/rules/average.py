@@ -13,13 +13,14 @@ from sfa_hf.rules.base import Block, Finite, Fraction, MergeRule, Survey, check_
 _ROUNDING = 1e-6  # of weights written in decimals: three times 0.333333 is refused, 0.3333333 is not
 
 
-def average(theta: Tensor, theta_o: Tensor, beta: float) -> None:
+def average(theta: Tensor, theta_o: Tensor, beta: float | Tensor) -> None:
     r"""\theta <- (1 - \beta) \theta + \beta \theta_o, in place (arXiv 2501.05559, Alg. 1).
 
     Args:
         theta: weights in training; edited. Any shape and dtype.
         theta_o: anchor; same shape, dtype and device.
-        beta: weight of the anchor; 0 leaves theta and 1 gives theta_o, bit for bit.
+        beta: weight of the anchor, or one of each entry in theta's shape and dtype; 0 leaves theta and 1
+            gives theta_o, bit for bit.
     """
     theta.lerp_(theta_o, beta)
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from sfa_hf.rules.base import Block, MergeRule, NotNegative, Survey, weights_or_equal
 from sfa_hf.rules.ties import check_positive
 
+EPSILON = 1e-6
+r"""\epsilon relative to the mean of F: where neither model has any F, the weights alone count."""
+
 
 class MeanImportance(Survey):
     """Mean of F over all models and entries of one tensor, in fp64."""
@@ -46,7 +49,7 @@ class Fisher(MergeRule):
 
     weights: list[NotNegative] | None = None
     power: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
-    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
+    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = EPSILON
 
     def check(self, models: int) -> None:
         """Weights: one a model, not all zero."""
@@ -67,6 +70,26 @@ class Fisher(MergeRule):
             for f, weight in zip(block.importances, weights, strict=True)
         ]
         return precision_weighted(block.models, precisions)
+
+
+def anchor_weight(f: Tensor, f_o: Tensor | float, beta: float, power: float) -> Tensor:
+    r"""The anchor's share of each entry at a merge in training: w_o / (w_o + w).
+
+    w_o = \beta (\bar F_o + \epsilon)^q and w = (1 - \beta) (F + \epsilon)^q, of which only the ratio w / w_o
+    is taken: where F = \bar F_o, the share is \beta itself, to the last bit of fp64.
+
+    Args:
+        f: F of the task in training, not negative, over the mean of F and \bar F_o; fp64; overwritten.
+        f_o: \bar F_o of the tasks before, over the same mean; f's shape, or one number for all entries.
+        beta: \beta; 0 and 1 give just these.
+        power: q.
+
+    Returns:
+        ``f``, which now holds the shares: in [0, 1], never NaN.
+    """
+    ratio = f.add_(EPSILON).div_(f_o + EPSILON)
+    ratio = ratio.sqrt_() if power == 0.5 else ratio.pow_(power)
+    return ratio.mul_(1 - beta).add_(beta).reciprocal_().mul_(beta)
 
 
 def precision(f: Tensor, weight: float, epsilon: float, power: float) -> Tensor:

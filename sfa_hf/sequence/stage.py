@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.integrations.deepspeed import deepspeed_init, is_deepspeed_zero3_enabled
 
 from sfa_hf import engines
+from sfa_hf.callback import ANCHOR_WEIGHT
 from sfa_hf.engines.compute_copy import cast_as_deepspeed
 from sfa_hf.engines.zero_init import join_deepspeed
 from sfa_hf.methods import Stage
@@ -184,10 +185,18 @@ def _merges(history: list[Mapping[str, Any]], task: str, steps: int) -> list[dic
                 key: entry[f"sfa/{key}"]
                 for key in ("beta", "drift_before", "drift_after", "seconds", "bytes")
             },
+            **_anchor_weights(entry),
         }
         for entry in history
         if "sfa/merge" in entry
     ]
+
+
+def _anchor_weights(entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Mean weights of the anchor by kind of parameter, of a rule that gives each entry its own."""
+    prefix = f"{ANCHOR_WEIGHT}/"
+    means = {key.removeprefix(prefix): value for key, value in entry.items() if key.startswith(prefix)}
+    return {"anchor_weight": means} if means else {}
 
 
 def collect() -> None:

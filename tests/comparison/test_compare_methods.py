@@ -11,6 +11,7 @@ import yaml
 from filelock import FileLock
 
 from sfa_hf.comparison import carry_out, launch, load_plan
+from sfa_hf.comparison.found import find_runs
 from sfa_hf.errors import ConfigError
 from sfa_hf.sequence import RunConfig
 from tests.sequence.small_run import small_base, small_data, small_values
@@ -90,10 +91,10 @@ def test_one_that_fails_leaves_the_others_their_results(config: Path) -> None:
     assert "one seed" in (out / "comparison.md").read_text()
     with pytest.raises(ConfigError, match=r"output_dir: .*label of its own"):
         load_plan(str(config), {"methods": [{"name": "sfa", "label": "sequential"}]})
-    other = _compare(
-        config, methods=["sequential"], evaluation={"limit": 3}, seeds=[1]
-    )  # no part of the first
-    assert [entry.split(":")[0] for entry in other["others"]] == ["sequential/seed-0"]
+    other = load_plan(str(config), {"evaluation": {"limit": 3}})
+    belonging = find_runs(out, other.runs[0].config.resolved)
+    assert (belonging.runs, len(belonging.others)) == ((), 1)
+    assert belonging.others[0].startswith("sequential/seed-0: evaluation.limit (None there, 3 here)")
 
 
 def test_what_all_runs_share_is_refused_once_and_nothing_is_written(config: Path) -> None:

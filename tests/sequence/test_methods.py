@@ -268,3 +268,16 @@ def test_nothing_is_borrowed_from_a_run_that_trains_otherwise(
     values = {**runs.values(name="rehearsal", fraction=0.1), "output_dir": str(tmp_path / "run"), **different}
     assert not borrow_first_task(make_config(values), runs(name="sequential"))
     assert not (tmp_path / "run").exists()
+
+
+def test_sfa_fisher_hands_the_second_moments_from_task_to_task(runs: Runs) -> None:
+    run = runs(name="sfa_fisher", beta=0.5, p=0.5)
+    facts = [json.loads((task_folder(run, i) / "second_moments/facts.json").read_text()) for i in range(2)]
+    assert [(each["tasks"], each["steps"], each["alpha"]) for each in facts] == [
+        (1, STEPS, 1.0),
+        (2, STEPS, 0.5),
+    ]
+    merges = json.loads((run / "results.json").read_text())["merges"]
+    assert [merge["step"] for merge in merges] == [2, 4]
+    assert all(0 < mean < 1 for merge in merges for mean in merge["anchor_weight"].values())
+    assert {"all", "attention", "mlp", "norms", "embeddings"} == merges[0]["anchor_weight"].keys()

@@ -1,0 +1,52 @@
+"""A callback that leaves AdamW's second moments behind: the F of a first task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sfa_hf import engines
+from sfa_hf.anchor import by_device
+from sfa_hf.moment_folder import FOLDER, save_moments
+from sfa_hf.second_moments import SecondMoments
+
+
+class SecondMomentsCallback(TrainerCallback):
+    r"""Saves F_1 = exp_avg_sq / (1 - \beta_2^t) of all trained weights when a training ends.
+
+    For the first task of a sequence, which has no anchor yet; a task merged by ``SFACallback(rule="fisher")``
+    saves its own. They go to ``output_dir/second_moments``, sharded, and are read there by any number of
+    processes.
+
+    Example:
+        >>> Trainer(model, args, train_dataset=math, callbacks=[SecondMomentsCallback()]).train()
+
+    Raises:
+        NotImplementedError: at the start of training, an optimizer without such moments.
+        ConfigError: at the end of training, no room in ``output_dir``.
+    """
+
+    def on_train_begin(
+        self, _: TrainingArguments, __: TrainerState, ___: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
+        self._moments = SecondMoments(self._engine, kwargs["optimizer"])
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any
+    ) -> None:
+        if state.global_step > 0:
+            shards = by_device(self._engine.shards())
+            save_moments(
+                Path(str(args.output_dir), FOLDER),
+                self._engine,
+                shards,
+                self._moments.of_shard,
+                tasks=1,
+                steps=self._moments.steps(shards),
+                beta2=self._moments.decay,
+                alpha=1.0,
+            )
+        del self._engine, self._moments
