@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,12 @@ from sfa_hf import SecondMomentsCallback, SFACallback
 from sfa_hf.engines import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.moment_folder import MomentFolder
+from tests.fisher_reference import EPSILON, expected, ulps
 from tests.tiny_training import BeforeAndAfter, Odd, Watch, arguments, rows, tiny_model, train, weights
 
 BETA2 = 0.95
 ADAM = {"adam_beta2": BETA2}
 HALF_AN_ULP = 0.5 + 1e-6
-EPSILON = 1e-6
 
 
 class Moments(TrainerCallback):
@@ -43,21 +42,6 @@ def f_of(optimizer: Any, parameter: nn.Parameter) -> Tensor:
     if not kept:
         return torch.zeros_like(parameter, dtype=torch.float64)
     return kept["exp_avg_sq"].double() / (1 - BETA2 ** int(kept["step"]))
-
-
-def expected(
-    theta: Tensor, theta_o: Tensor, f: Tensor, f_o: Tensor | None, *, beta: float, power: float
-) -> Tensor:
-    """The formula as the paper would write it, in float64."""
-    f_o = torch.full_like(f, f.mean()) if f_o is None else f_o.double()
-    epsilon = EPSILON * ((f.sum() + f_o.sum()) / (2 * f.numel()) or 1.0)
-    w_o, w = beta * (f_o + epsilon) ** power, (1 - beta) * (f + epsilon) ** power
-    return (w_o * theta_o.double() + w * theta.double()) / (w_o + w)
-
-
-def ulps(exact: Tensor, found: Tensor, *operands: Tensor) -> float:
-    largest = np.max([t.abs().numpy() for t in (found, *operands)], axis=0, initial=0).astype(np.float32)
-    return float(np.max(np.abs(exact.numpy() - found.double().numpy()) / np.spacing(largest), initial=0))
 
 
 def first_task(folder: Path, model: nn.Module, **changes: Any) -> dict[str, Tensor]:
