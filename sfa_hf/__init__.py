@@ -8,15 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfa_hf.callback import SFACallback
+    from sfa_hf.ema import EMACallback
+    from sfa_hf.ewc import EWCCallback
     from sfa_hf.moments_callback import SecondMomentsCallback
     from sfa_hf.penalty import L2Callback
     from sfa_hf.pull import PullCallback
 
 __version__ = version("sfa_hf")
 
-__all__ = ["L2Callback", "PullCallback", "SFACallback", "SecondMomentsCallback", "__version__"]
+__all__ = [
+    "EMACallback",
+    "EWCCallback",
+    "L2Callback",
+    "PullCallback",
+    "SFACallback",
+    "SecondMomentsCallback",
+    "__version__",
+]
 
 _HOMES = {
+    "EMACallback": "sfa_hf.ema",
+    "EWCCallback": "sfa_hf.ewc",
     "L2Callback": "sfa_hf.penalty",
     "PullCallback": "sfa_hf.pull",
     "SFACallback": "sfa_hf.callback",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sfa_hf import shard_file
+from sfa_hf.anchor import by_device
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
 
@@ -85,20 +86,20 @@ class DiskStore(Store):
 
 
 def choose_store(where: str, shards: Sequence[Shard], file: Path) -> Store:
-    """Choose the store of a buffer that holds ``shards`` end to end.
+    """Choose what keeps a buffer in the layout of ``shards``.
 
     Args:
         where: "cpu", "disk" or "device".
-        shards: in the buffer's order.
-        file: what "disk" maps.
+        shards: what the buffer will hold.
+        file: of this rank, for "disk".
 
     Raises:
-        ConfigError: "device", where the shards are on several.
+        ConfigError: "device", and the weights are on several.
     """
     devices = {shard.data.device for shard in shards}
     device = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
     if where == "disk":
-        return DiskStore(file, shards)
+        return DiskStore(file, by_device(shards))
     if where == "device" and len(devices) > 1:
         raise ConfigError("anchor_device", "'device', but some weights are in host memory", "'cpu' or 'disk'")
     return DeviceStore(device) if where == "device" else HostStore(device)

@@ -131,7 +131,7 @@ class AnchorTaker:
 
     def _take(self, engine: Engine, shards: Sequence[Shard], read: _Read) -> tuple[Anchor, AnchorRecord]:
         file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
-        self._store = choose_store(self._device, by_device(shards), file)
+        self._store = choose_store(self._device, shards, file)
         anchor = Anchor(shards, read, ANCHOR_DTYPES[self._dtype], self._store.allocate)
         found = fingerprint(engine, anchor.pieces(shards))
         return anchor, AnchorRecord(self._source, self._revision, self._dtype, found)

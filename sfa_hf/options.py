@@ -34,6 +34,13 @@ def check_strength(argument: str, value: Any) -> float:
     return float(value)
 
 
+def check_fraction(argument: str, value: Any) -> float:
+    """Return a number in [0, 1]."""
+    if not _is_real(value) or not 0 <= value <= 1:
+        raise ConfigError(argument, f"{value!r} is not a fraction", "a number from 0 to 1")
+    return float(value)
+
+
 def check_merge_every(steps: Any) -> int:
     """Return a positive number of steps."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:

@@ -61,7 +61,7 @@ class PenaltyCallback(AnchoredCallback, ABC):
     """
 
     NAME: ClassVar[str]
-    OPTIONS = ("lambda_",)
+    OPTIONS: tuple[str, ...] = ("lambda_",)
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from transformers import TrainerCallback
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.methods.base import Method, Stage
+from sfa_hf.methods.base import PLAIN, Method, Stage
 from sfa_hf.penalty import L2Callback
 from sfa_hf.pull import PullCallback
 
@@ -62,6 +62,10 @@ class L2(Method):
             self._callback(anchor=None)
         except ConfigError as error:
             raise ConfigError(f"method.{error.key}", error.problem, error.right) from error
+
+    @property
+    def first_task(self) -> str | None:
+        return None if self.penalise_first_task else PLAIN
 
     def callbacks(self, stage: Stage) -> list[TrainerCallback]:
         if stage.index == 0 and not self.penalise_first_task:

@@ -10,7 +10,7 @@ from sfa_hf.errors import ConfigError
 from sfa_hf.files import read_json
 
 # Metrics whose scores are fractions in [0, 1], shown in per cent; any other is shown as it is.
-FRACTIONS = ("exact_match", "accuracy", "f1")
+FRACTIONS = ("exact_match", "accuracy", "f1", "pass@1")
 
 SUMMARY = {
     "average_accuracy": "average",

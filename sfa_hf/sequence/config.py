@@ -82,10 +82,10 @@ def load_config(path: str, overrides: Mapping[str, Any]) -> RunConfig:
         ConfigError: the first thing that is wrong, by its dotted key; nothing has been written.
     """
     file = Path(path)
-    values = _read(file)
+    values = read_yaml(file)
     if _selects_another_method(values, overrides):
         values["method"] = {}  # the options there are the other method's
-    return make_config(merged(values, overrides), task_folders=_task_folders(file))
+    return make_config(merged(values, overrides), task_folders=task_folders(file))
 
 
 def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) -> RunConfig:
@@ -115,7 +115,8 @@ def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) ->
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError, which names the file, where there is none."""
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -136,7 +137,7 @@ def _selects_another_method(values: Mapping[str, Any], overrides: Mapping[str, A
     return theirs["name"] != ours.get("name", DEFAULT_METHOD)
 
 
-def _task_folders(config_file: Path) -> list[Path]:
+def task_folders(config_file: Path) -> list[Path]:
     """Where ``sequence: [math]`` looks for math.yaml: beside the sequences' folder, then under ./configs."""
     return [config_file.resolve().parent.parent / "tasks", Path("configs/tasks")]
 

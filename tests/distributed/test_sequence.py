@@ -97,3 +97,26 @@ def test_two_processes_train_the_model_that_one_does(
         kept = load_file(tmp_path / "run" / f"{index}-{task}" / "model" / "model.safetensors")
         for name, tensor in load_file(alone / f"{index}-{task}" / "model" / "model.safetensors").items():
             assert (kept[name] - tensor).abs().max().item() < TOLERANCE, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method",
+    [{"name": "ties"}, {"name": "joint"}, {"name": "rehearsal", "fraction": 0.2}, {"name": "wise_ft"}],
+    ids=lambda method: method["name"],
+)
+@pytest.mark.parametrize("engine", LAUNCHES)
+def test_a_methods_model_does_not_depend_on_the_engine(
+    values: dict[str, Any], tmp_path: Path, engine: str, method: dict[str, Any]
+) -> None:
+    chosen = {**values, "method": method}
+    alone = _launch(chosen, 1, tmp_path / "alone", {})
+    together = _launch(chosen, 2, tmp_path / "together", LAUNCHES[engine])
+    assert together["scores"] == alone["scores"]
+    for index, task in enumerate(TASKS):
+        found, expected = (
+            load_file(tmp_path / run / f"{index}-{task}" / "model" / "model.safetensors")
+            for run in ("together", "alone")
+        )
+        for name, value in expected.items():
+            assert (found[name] - value).abs().max() < TOLERANCE, name

@@ -1,0 +1,126 @@
+"""The runs of a comparison that are on the disk, whichever launches made them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.files import read_json
+from sfa_hf.sequence.run_folder import BROKEN, differing_keys
+
+logger = logging.getLogger(__name__)
+
+_SEED = re.compile(r"seed-(\d+)")
+# What makes no difference to the final scores, or is what is compared.
+_MAY_DIFFER = re.compile(
+    r"(method|seed)\b"
+    r"|evaluation\.(every|every_limit|records|progress|code_workers|lm_eval)\b"
+    r"|training\.(save_|logging_|report_to|disable_tqdm|dataloader_)"
+)
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A finished run.
+
+    Attributes:
+        label: of its method.
+        seed: of its config.
+        folder: of the run.
+        results: of its results.json, as in docs/run-folder.md.
+    """
+
+    label: str
+    seed: int
+    folder: Path
+    results: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a comparison's folder holds.
+
+    Attributes:
+        runs: the finished ones, by label and seed.
+        unfinished: "LABEL/seed-S" of the others.
+        others: "LABEL/seed-S: ..." of runs with another config than the comparison's, and how it differs.
+    """
+
+    runs: tuple[FoundRun, ...]
+    unfinished: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def find_runs(output_dir: Path, resolved: Mapping[str, Any]) -> Found:
+    """Look for runs of this comparison.
+
+    Args:
+        output_dir: the comparison's folder.
+        resolved: resolved config of any of its runs; those that differ in more than method and seed do not
+            belong to it.
+
+    Raises:
+        ConfigError: a file of a run is damaged.
+    """
+    runs, unfinished, others = [], [], []
+    for label, seed, folder in _folders(output_dir):
+        differing = [
+            each for each in differing_keys(_config(folder), resolved) if not _MAY_DIFFER.match(each)
+        ]
+        name = f"{label}/{folder.name}"
+        if differing:
+            others.append(f"{name}: {', '.join(differing)}")
+        elif (results := _results(folder)) is None:
+            unfinished.append(name)
+        else:
+            runs.append(FoundRun(label, seed, folder, results))
+    return Found(tuple(runs), tuple(unfinished), tuple(others))
+
+
+def check_labels(output_dir: Path, methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a label whose runs on the disk, of any seed, are another method's.
+
+    Args:
+        output_dir: the comparison's folder.
+        methods: resolved options by label.
+
+    Raises:
+        ConfigError: such a run is there.
+    """
+    for label, _, folder in _folders(output_dir):
+        if label in methods and (
+            differing := differing_keys(_config(folder).get("method", {}), methods[label])
+        ):
+            problem = f"{folder} was made with other options of {label}: {', '.join(differing)} differ"
+            raise ConfigError("output_dir", problem, "a label of its own, or another output_dir")
+
+
+def _folders(output_dir: Path) -> Iterator[tuple[str, int, Path]]:
+    found = [(each, _SEED.fullmatch(each.name)) for each in output_dir.glob("*/seed-*/")]
+    named = [(folder.parent.name, int(match[1]), folder) for folder, match in found if match]
+    yield from sorted(each for each in named if (each[2] / "config.yaml").is_file())
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(str(path), "is not YAML", BROKEN) from error
+    return values if isinstance(values, dict) else {}
+
+
+def _results(folder: Path) -> dict[str, Any] | None:
+    """The results of a finished run; None of one that is not."""
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    found = read_json(path, "the same command again writes it anew")
+    return found if isinstance(found, dict) and found.get("summary") else None

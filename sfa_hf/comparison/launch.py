@@ -1,0 +1,136 @@
+"""Carrying out a plan: one run after another, each restartable, with the report kept up to date."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+from sfa_hf.comparison.claim import claimed
+from sfa_hf.comparison.found import FoundRun, find_runs
+from sfa_hf.comparison.plan import Plan, PlannedRun
+from sfa_hf.comparison.writing import write_comparison
+from sfa_hf.errors import ConfigError, Preempted
+from sfa_hf.evaluation.sharing import from_first_process
+from sfa_hf.files import no_room
+from sfa_hf.sequence import run_sequence
+from sfa_hf.sequence.borrowing import borrow_first_task
+from sfa_hf.sequence.preemption import Preemption
+from sfa_hf.sequence.runner import joined_processes
+from sfa_hf.sequence.training import training_arguments
+
+logger = logging.getLogger(__name__)
+
+
+def carry_out(plan: Plan) -> None:
+    """Run what is not finished, and write the comparison's files after each run and at the end.
+
+    Called on every process of a launch. Several launches may share the work of one folder: a run that another
+    one is at is left to it.
+
+    A run that is refused for what is its own (its method, its folder) is noted, and the others go on. So do
+    they where a run fails in another way, if this launch is a single process; the processes of a larger one
+    could no longer be trusted to agree. What all runs have in common, a full disk and SIGTERM end the launch
+    at once; the same command continues.
+
+    Raises:
+        ConfigError: at once, for what all runs share; at the end, naming the first of the runs that failed.
+        Preempted: SIGTERM was heard.
+    """
+    with Preemption().heard():
+        _join(plan)
+        failed = _carry_out_runs(plan)
+        _report(plan)
+    if failed:
+        run, problem = next(iter(failed.items()))
+        told = f"{len(failed)} of {len(plan.runs)} runs failed, the first of them: {problem}"
+        raise ConfigError(str(run), told, "the others are in the report; the same command tries these again")
+
+
+def _join(plan: Plan) -> None:
+    """Start the process group as the runs will: the first question to all processes comes before them."""
+    config = plan.runs[0].config
+    training_arguments(config.training[0], config.output_dir, config.seed)
+    joined_processes()
+
+
+def _carry_out_runs(plan: Plan) -> dict[PlannedRun, str]:
+    """What each run that failed failed with."""
+    failed: dict[PlannedRun, str] = {}
+    for index, run in enumerate(plan.runs, start=1):
+        done = _finished(plan)
+        logger.info("run %d of %d: %s%s", index, len(plan.runs), run, _expected(plan, done))
+        with claimed(run.config.output_dir) as ours:
+            if not ours:
+                logger.info("%s: another launch is at it; left to it", run)
+            elif (problem := _problem_of(run)) is not None:
+                failed[run] = problem
+        if (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
+            _report(plan)
+    return failed
+
+
+def _problem_of(run: PlannedRun) -> str | None:
+    """Carry out a run; what it failed with, or None."""
+    try:
+        _borrow(run)
+        run_sequence(run.config)
+    except Preempted:
+        raise
+    except ConfigError as error:
+        if not _is_its_own(error, run):
+            raise
+        logger.warning("%s: %s", run, error)
+        return str(error)
+    except NotImplementedError as error:  # an engine that the method cannot work on
+        logger.warning("%s: %s", run, error)
+        return str(error)
+    except Exception as error:
+        if no_room(error) or joined_processes().num_processes > 1:
+            raise
+        logger.warning("%s failed:\n%s", run, traceback.format_exc())
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _borrow(run: PlannedRun) -> None:
+    """Begin a new run with the first task of another method's, where the two train it alike."""
+    output_dir = run.config.output_dir.parent.parent
+    lenders = from_first_process(lambda: sorted(output_dir.glob(f"*/seed-{run.seed}")))
+    any(borrow_first_task(run.config, lender) for lender in lenders)
+
+
+def _is_its_own(error: ConfigError, run: PlannedRun) -> bool:
+    """Whether the other runs may do without this error: it is about the method, or the run's folder."""
+    section = error.key.partition(".")[0]
+    return section in ("method", "output_dir") or error.key.startswith(str(run.config.output_dir))
+
+
+def _finished(plan: Plan) -> tuple[FoundRun, ...]:
+    return from_first_process(lambda: find_runs(plan.output_dir, plan.runs[0].config.resolved).runs)
+
+
+def _report(plan: Plan) -> None:
+    resolved = plan.runs[0].config.resolved
+    from_first_process(lambda: write_comparison(plan.output_dir, resolved, plan.labels, plan.reference))
+
+
+def _expected(plan: Plan, done: tuple[FoundRun, ...]) -> str:
+    """How long the rest takes, by the runs that are done; nothing before one is."""
+    names = {(run.label, run.seed) for run in done}
+    left = sum((run.label, run.seed) not in names for run in plan.runs)
+    if not done or not left:
+        return ""
+    each = sum(_seconds(run.results["cost"]) for run in done) / len(done)
+    rest = f"{_duration(left * each)} for the {left} left"
+    return f" (about {_duration(each)} a run by the {len(done)} done, {rest})"
+
+
+def _seconds(cost: dict[str, float]) -> float:
+    return cost.get("train_seconds", 0.0) + cost.get("eval_seconds", 0.0)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,102 @@
+"""A saved diagonal Fisher: fp32 in the layout of shards, a file a rank, read by any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from sfa_hf import shard_file
+from sfa_hf.anchor import Anchor, by_device
+from sfa_hf.engines.base import Engine, Shard
+from sfa_hf.errors import ConfigError
+from sfa_hf.files import read_checked, write_checked
+from sfa_hf.fingerprint import fingerprint
+from sfa_hf.start_weights import StartWeights, save_start_weights
+
+RECORD = "fisher.json"
+_RIGHT = "restore it, or remove the folder: it is then estimated again"
+_PART = 2**20
+"""Elements read at once."""
+
+
+def save_fisher(
+    folder: Path, engine: Engine, shards: Sequence[Shard], fisher: Anchor, facts: Mapping[str, Any]
+) -> None:
+    """Save a Fisher and how it was estimated; a collective call. The folder gets its name when it is whole.
+
+    Args:
+        folder: to be made, on a file system that all ranks share.
+        engine: which ranks own distinct shards.
+        shards: whose Fisher it is.
+        fisher: in their layout.
+        facts: how it was estimated: JSON values.
+
+    Raises:
+        ConfigError: there is no room.
+    """
+    digits = fingerprint(engine, fisher.pieces(shards))
+
+    def write(path: Path) -> None:
+        shard_file.write(path, by_device(shards), fisher.values)
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            write_checked(path.parent / RECORD, {**facts, "fingerprint": digits})
+
+    try:
+        save_start_weights(folder, engine, write)
+    except OSError as error:
+        problem = f"the Fisher cannot be saved in {folder}: {error.strerror or error}"
+        raise ConfigError("output_dir", problem, f"{fisher.nbytes} bytes of room on each rank") from error
+
+
+class FisherFolder:
+    """What :func:`save_fisher` saved.
+
+    Args:
+        folder: of the Fisher.
+
+    Attributes:
+        facts: how it was estimated.
+
+    Raises:
+        ConfigError: it is not there, or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.facts = read_checked(folder / RECORD, _RIGHT)
+        try:
+            self._files = StartWeights(folder)
+        except ConfigError as error:
+            raise ConfigError(str(folder), f"holds a Fisher that is damaged: {error}", _RIGHT) from error
+
+    def read(self, shard: Shard) -> Tensor:
+        """Read the Fisher of one shard, or of a part of one.
+
+        Raises:
+            ConfigError: the files do not hold all of it.
+        """
+        try:
+            return self._files.read(shard)
+        except ConfigError as error:
+            raise ConfigError(str(self._folder), f"holds no Fisher of {shard.name}", _RIGHT) from error
+
+    def check(self, engine: Engine) -> None:
+        """Read all of it once and compare it with what was written; a collective call.
+
+        Raises:
+            ConfigError: it is damaged, or of another model.
+        """
+        pieces = ((part, self.read(part)) for shard in engine.shards() for part in parts(shard))
+        if fingerprint(engine, pieces) != self.facts["fingerprint"]:
+            raise ConfigError(str(self._folder), "holds another Fisher than was written", _RIGHT)
+
+
+def parts(shard: Shard) -> Iterator[Shard]:
+    """Cut a shard into parts that are shards themselves, small enough to work on in fp64."""
+    for start in range(0, shard.data.numel(), _PART):
+        yield replace(shard, data=shard.data[start : start + _PART], offset=shard.offset + start)

@@ -1,0 +1,104 @@
+"""Elastic weight consolidation (arXiv 1612.00796), online (arXiv 1805.06370) or with a term for each task."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+from transformers import TrainerCallback
+
+from sfa_hf.empirical_fisher import estimate_fisher
+from sfa_hf.errors import ConfigError
+from sfa_hf.ewc import EWCCallback
+from sfa_hf.methods.base import PLAIN, Method, Preparation, Stage
+from sfa_hf.tasks import Row, Task, collator, encode
+
+_logger = logging.getLogger(__name__)
+
+FISHER = "fisher"
+"""Folder, in a past task's, of its Fisher."""
+FISHER_ROWS = 200
+
+
+class EWC(Method):
+    r"""Trains on L + (\lambda/2) sum_i F_i (\theta_i - \theta_{o,i})^2, F the Fisher of the tasks before.
+
+    F_j is the diagonal empirical Fisher at the model that task j left: the mean over rows of task j, with
+    their own targets, of the squared gradient of a row's log-likelihood summed over its target's tokens. It
+    is estimated before the training of task j + 1, without a penalty, and kept in task j's folder.
+
+    Attributes:
+        lambda_: \lambda, ``lambda`` in a config.
+        mode: "online": the decayed sum of all F_j, around the weights that this task starts from; "separate":
+            each F_j around its own task's model.
+        decay: \gamma of "online": how much of F_j is left after each later task.
+        fisher_rows: rows of a task that F_j is estimated from, drawn once; "all"; or None for 200, and all of
+            a task that has fewer.
+    """
+
+    name: Literal["ewc"] = "ewc"
+    lambda_: float = Field(100.0, alias="lambda")
+    mode: Literal["online", "separate"] = "online"
+    decay: float = 1.0
+    fisher_rows: Annotated[int, Field(gt=0)] | Literal["all"] | None = None
+    anchor_device: Literal["cpu", "disk", "device"] = "cpu"
+    include: str | None = None
+    exclude: str | None = None
+
+    def check(self) -> None:
+        if self.mode == "separate" and self.decay != 1:
+            problem = f"is {self.decay}, and method.mode is separate"
+            raise ConfigError("method.decay", problem, "mode=online, or leave it out")
+        try:
+            self._callback([("fisher", "model")], anchor=None)
+        except ConfigError as error:
+            raise ConfigError(f"method.{error.key}", error.problem, error.right) from error
+
+    def check_tasks(self, tasks: Sequence[Task]) -> None:
+        for task in tasks[:-1]:
+            rows = len(task.train_rows())
+            if isinstance(self.fisher_rows, int) and self.fisher_rows > rows:
+                problem = f"is {self.fisher_rows}, and task {task.name} has {rows} rows"
+                raise ConfigError("method.fisher_rows", problem, f"at most {rows}, or all")
+
+    @property
+    def first_task(self) -> str | None:
+        return PLAIN
+
+    def prepare(self, preparation: Preparation) -> None:
+        for past in preparation.stage.past:
+            if not (past.folder / FISHER).exists():
+                self._estimate(past, preparation)
+
+    def callbacks(self, stage: Stage) -> list[TrainerCallback]:
+        if not stage.past:
+            return []
+        past = [(str(each.folder / FISHER), str(each.model)) for each in stage.past]
+        return [self._callback(past, anchor=stage.start)]
+
+    def _callback(self, past: Sequence[tuple[str, str]], anchor: str | None) -> EWCCallback:
+        return EWCCallback(past, **self.model_dump(exclude={"name", "fisher_rows"}), anchor=anchor)
+
+    def _estimate(self, past: Stage, preparation: Preparation) -> None:
+        model, tokenizer = preparation.load(str(past.model))
+        drawn = self._drawn(past)
+        rows, report = encode(drawn, tokenizer, preparation.encoding)
+        _logger.info("Fisher of %s: %s", past.task.name, report.summary())
+        facts = {"task": past.task.name, "drawn": len(drawn), "of": len(past.task.train_rows())}
+        estimate_fisher(
+            model,
+            preparation.arguments,
+            rows,
+            collator(tokenizer),
+            folder=past.folder / FISHER,
+            facts=facts,
+        )
+
+    def _drawn(self, past: Stage) -> list[Row]:
+        rows = past.task.train_rows()
+        wanted = len(rows) if self.fisher_rows == "all" else min(self.fisher_rows or FISHER_ROWS, len(rows))
+        draw = random.Random(f"{past.seed} {past.task.name}")  # noqa: S311 - reproducible, not a secret
+        return [rows[index] for index in sorted(draw.sample(range(len(rows)), wanted))]

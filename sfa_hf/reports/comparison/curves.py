@@ -1,0 +1,80 @@
+"""Scores while training, with merges marked, as in figure 2 of arXiv 2501.05559."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from sfa_hf.reports.comparison import drawing
+from sfa_hf.reports.comparison.view import Comparison
+
+STYLES = ("-", "--", "-.", ":")
+_TICK = 0.035
+"""Height of a merge's mark, as a share of the panel."""
+
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A method's scores of all tasks, one mapping a seed, by steps of the sequence; and its merges' steps."""
+
+    label: str
+    points: dict[int, list[Scores]]
+    merges: list[int]
+
+
+def plot_curves(comparison: Comparison, path: Path) -> bool:
+    """Draw each task's score over the steps of the sequence; False where no run was scored in training."""
+    curves = comparison.found["curves"]
+    if not curves:
+        return False
+    tasks, steps = comparison.tasks, {task: _steps(task, curves) for task in comparison.tasks}
+    starts = dict(zip(tasks, accumulate(steps.values(), initial=0), strict=False))
+    canvas = Canvas(figsize=(10, 1.2 + 2.3 * len(tasks)), layout="constrained")
+    axes = canvas.subplots(len(tasks), 1, sharex=True, squeeze=False)[:, 0]
+    for task, axis in zip(tasks, axes, strict=True):
+        for row, line in enumerate(_lines(comparison, starts)):
+            _draw(axis, line, task, comparison.scale([task]), row)
+        axis.axvspan(starts[task], starts[task] + steps[task], color="0.93", zorder=0)
+        axis.set_ylabel(f"{task}\n({comparison.unit([task])})", fontsize=9)
+        axis.grid(alpha=0.25)
+    axes[0].set_xlim(0, sum(steps.values()))
+    axes[-1].set_xlabel(f"optimizer steps of the whole sequence: {' → '.join(tasks)}")
+    handles, names = axes[0].get_legend_handles_labels()
+    canvas.legend(handles, names, loc="outside right upper", fontsize=8)
+    drawing.save(canvas, path)
+    return True
+
+
+def _lines(comparison: Comparison, starts: Mapping[str, int]) -> Iterator[_Line]:
+    """One line for each method that was scored in training; its merges are its first seed's."""
+    for method in comparison.methods:
+        own = [curve for curve in comparison.found["curves"] if curve["label"] == method.label]
+        points: dict[int, list[Scores]] = {}
+        for point in chain.from_iterable(curve["points"] for curve in own):
+            points.setdefault(starts[point["task"]] + point["step"], []).append(point["scores"])
+        if own:
+            merges = [starts[merge["task"]] + merge["step"] for merge in own[0]["merges"]]
+            yield _Line(method.label, dict(sorted(points.items())), merges)
+
+
+def _draw(axis: Axes, line: _Line, task: str, scale: float, row: int) -> None:
+    color, style = drawing.single_color(row), STYLES[row // 10 % len(STYLES)]
+    means = [scale * fmean(scores[task] for scores in found) for found in line.points.values()]
+    axis.plot(list(line.points), means, style, color=color, linewidth=1.4, marker=".", label=line.label)
+    bottom, upwards = row * _TICK, axis.get_xaxis_transform()
+    axis.vlines(line.merges, bottom, bottom + _TICK, color=color, transform=upwards, linewidth=1.5)
+
+
+def _steps(task: str, curves: Sequence[Mapping[str, Any]]) -> int:
+    """T of a task; 0 where no run was scored in it."""
+    points = chain.from_iterable(curve["points"] for curve in curves)
+    return max((int(point["of"]) for point in points if point["task"] == task), default=0)

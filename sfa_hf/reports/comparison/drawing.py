@@ -1,0 +1,112 @@
+"""What the plots of a comparison share: colours, points with their seeds' spread, labels, legends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from sfa_hf.reports.comparison.families import Line, shown, symbol
+from sfa_hf.reports.comparison.view import Comparison, Figure, Method
+
+Color = tuple[float, float, float, float] | str
+
+MARKERS = "osD^vP*X<>hd"
+MAPS = ("viridis", "autumn", "cool", "copper")
+"""Of the families of methods, one after the other; a family's lines are shades of it."""
+REFERENCE = "0.45"
+"""Grey, of what the methods are held against."""
+
+
+def shades(count: int, family: int) -> list[Color]:
+    """Colours of a family's lines."""
+    colors = mpl.colormaps[MAPS[family % len(MAPS)]]
+    return [colors(0.85 * index / max(1, count - 1)) for index in range(count)]
+
+
+def single_color(index: int) -> Color:
+    """The colour of a method that stands alone."""
+    return mpl.colormaps["tab10"](index % 10)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Which figures a plot has on its axes, and what they are shown times."""
+
+    x: str
+    y: str
+    x_scale: float
+    y_scale: float
+
+    def holds(self, method: Method) -> bool:
+        return self.x in method.figures and self.y in method.figures
+
+
+@dataclass(frozen=True)
+class Look:
+    """How points are drawn: ``style`` is matplotlib's format, e.g. "o-"."""
+
+    label: str
+    color: Color
+    style: str
+
+
+def draw_line(axis: Axes, plane: Plane, line: Line, color: Color) -> None:
+    """Connect a family's points and write the option's values beside them."""
+    points = [method for method in line.methods if plane.holds(method)]
+    if not points:
+        return
+    draw_points(axis, plane, points, Look(line.title, color, "o-" if len(points) > 1 else "o"))
+    for method in points:
+        place = (plane.x_scale * method.figures[plane.x].mean, plane.y_scale * method.figures[plane.y].mean)
+        text = f"{symbol(line.option)}={shown(method.options[line.option])}"
+        axis.annotate(text, place, xytext=(4, 4), textcoords="offset points", fontsize=7, color=color)
+
+
+def draw_points(axis: Axes, plane: Plane, methods: Sequence[Method], look: Look) -> None:
+    """Points at the means over seeds, with bars from the lowest seed to the highest."""
+    across, up = ([method.figures[name] for method in methods] for name in (plane.x, plane.y))
+    axis.errorbar(
+        [plane.x_scale * each.mean for each in across],
+        [plane.y_scale * each.mean for each in up],
+        xerr=_bars(across, plane.x_scale),
+        yerr=_bars(up, plane.y_scale),
+        fmt=look.style,
+        color=look.color,
+        label=look.label,
+        markersize=5,
+        linewidth=1.2,
+        elinewidth=0.7,
+        capsize=2,
+    )
+
+
+def _bars(figures: Sequence[Figure], scale: float) -> list[list[float]]:
+    below, above = zip(*(figure.spread for figure in figures), strict=True)
+    return [[scale * each for each in below], [scale * each for each in above]]
+
+
+def past_label(comparison: Comparison) -> str:
+    """Of an axis with the scores on past tasks."""
+    tasks = " and ".join(comparison.past)
+    mean = "mean score on" if len(comparison.past) > 1 else "score on"
+    return f"{mean} {tasks} ({comparison.unit(comparison.past)})"
+
+
+def new_label(comparison: Comparison) -> str:
+    """Of an axis with the scores on the newest task."""
+    return f"score on {comparison.tasks[-1]}, the newest task ({comparison.unit(comparison.tasks[-1:])})"
+
+
+def old_and_new(comparison: Comparison) -> Plane:
+    """The newest task's score across, the past tasks' upwards."""
+    return Plane("new", "past", comparison.scale(comparison.tasks[-1:]), comparison.scale(comparison.past))
+
+
+def save(canvas: Canvas, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(path, dpi=130)

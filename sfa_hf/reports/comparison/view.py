@@ -1,0 +1,113 @@
+"""comparison.json, as tables and plots look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.files import read_json
+from sfa_hf.reports.run import FRACTIONS
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over seeds; its 95 % interval is None with one seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    values: dict[str, float]
+
+    @property
+    def half(self) -> float | None:
+        """Half the interval's width."""
+        return None if self.low is None else self.mean - self.low
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """How far the lowest and the highest seed lie from the mean."""
+        return self.mean - min(self.values.values()), max(self.values.values()) - self.mean
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method's figures.
+
+    Attributes:
+        label: in tables and plots.
+        options: all of its options, ``name`` among them.
+        seeds: of its runs.
+        figures: by name, see sfa_hf/comparison/measures.py.
+        difference: of its average from the reference's, paired by seed; None where there is none.
+    """
+
+    label: str
+    options: dict[str, Any]
+    seeds: list[int]
+    figures: dict[str, Figure]
+    difference: Figure | None
+
+    @property
+    def name(self) -> str:
+        return str(self.options["name"])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison's folder and what its comparison.json holds."""
+
+    folder: Path
+    found: dict[str, Any]
+    methods: list[Method]
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.found["tasks"])
+
+    @property
+    def past(self) -> list[str]:
+        """All tasks but the newest."""
+        return self.tasks[:-1]
+
+    def metric(self, task: str) -> str:
+        return str(self.found["metrics_used"][task])
+
+    def scale(self, tasks: Sequence[str]) -> float:
+        """What a score over these tasks is shown times: 100 where all are fractions."""
+        return 100.0 if all(self.metric(task) in FRACTIONS for task in tasks) else 1.0
+
+    def unit(self, tasks: Sequence[str]) -> str:
+        """Of a score over these tasks, for an axis: "accuracy, %"."""
+        metrics = sorted({self.metric(task) for task in tasks})
+        shown = ["minus nats a token" if metric == "nll" else metric.replace("_", " ") for metric in metrics]
+        return " and ".join(shown) + (", %" if self.scale(tasks) == 100 else "")
+
+    def named(self, name: str) -> Method | None:
+        """The first method of this name."""
+        return next((method for method in self.methods if method.name == name), None)
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Read a comparison's figures.
+
+    Raises:
+        ConfigError: there are none, or the file is not whole.
+    """
+    path = folder / "comparison.json"
+    if not path.is_file():
+        raise ConfigError(str(folder), "holds no comparison.json", "a comparison with a finished run")
+    found = read_json(path, "run the comparison again: it rewrites the file")
+    return Comparison(folder, found, [_method(each) for each in found["methods"]])
+
+
+def _method(found: dict[str, Any]) -> Method:
+    return Method(
+        label=found["label"],
+        options=found["method"],
+        seeds=found["seeds"],
+        figures={name: Figure(**values) for name, values in found["figures"].items()},
+        difference=None if found["difference"] is None else Figure(**found["difference"]),
+    )
