@@ -146,10 +146,10 @@ class _Run:
         """Score a saved model: the base, a merged one, or one that an earlier launch did not score."""
         arguments = self._arguments(max(row - 1, 0))
         model, tokenizer = loaded(self._weights(row), self.config.model.dtype)
+        model = self.method.adapted(model, self.base)
         if row == 0:
             self._check_room(saved_bytes(model), arguments)
             self._create()  # only now: a model that cannot be loaded leaves nothing behind
-        model = self.method.adapted(model, self.base)
         self.outcome.score(placed(model, arguments), tokenizer, row)
         del model
         collect()
