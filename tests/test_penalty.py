@@ -18,7 +18,7 @@ from tests.tiny_training import Odd, Watch, arguments, rows, tiny_model, train, 
 
 SGD = {"optim": "sgd", "learning_rate": RATE, "lr_scheduler_type": "constant", "max_grad_norm": CLIP}
 CHECKPOINTS: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5}
-FORMS = {
+FORMS: dict[str, Any] = {
     "loss": L2Callback,
     "decoupled": PullCallback,
     "loss, anchor on disk": lambda: L2Callback(anchor_device="disk"),
