@@ -108,6 +108,7 @@ def test_each_merge_is_the_weighted_one_in_float64_and_the_moments_are_handed_on
             exact = expected(theta, theta_o, f, stored[name], beta=beta, power=power)
             assert ulps(exact, after.at[step][name], theta, theta_o) <= HALF_AN_ULP
     assert [e["step"] for e in trainer.state.log_history if "sfa/merge" in e] == [4, 8]
+    assert callback.nbytes == 2 * 4 * sum(f_bar.numel() for f_bar in stored.values())
     for name, f_bar in saved_moments(tmp_path / "b" / "second_moments", model).items():
         exact = beta * stored[name].double() + (1 - beta) * moments.at[8][name]
         assert torch.allclose(f_bar.double(), exact, rtol=1e-6, atol=0)
