@@ -34,13 +34,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_exported_moments_weigh_a_merge_of_saved_models(tmp_path: Path, trained: Path) -> None:
-    export_moments(trained / "a" / "second_moments", trained / "a" / "model", tmp_path / "a")
-    command = [sys.executable, "scripts/export_moments.py"]
-    folders = [trained / "b" / "second_moments", trained / "b" / "model", tmp_path / "b"]
-    run = subprocess.run(
-        [*command, *map(str, folders)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
+    for task in ("a", "b"):
+        export_moments(trained / task / "second_moments", trained / task / "model", tmp_path / task)
     models = [{"path": str(trained / task / "model"), "fisher": str(tmp_path / task)} for task in ("a", "b")]
     rule = {"name": "fisher", "weights": [0.75, 0.25], "power": 1.0, "epsilon": 1e-12}
     merge_checkpoints(make_recipe({"models": models, "rule": rule}), tmp_path / "merged")
@@ -65,3 +60,18 @@ def test_wrong_folders_are_named(tmp_path: Path, trained: Path) -> None:
         export_moments(moments, moments, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"OUT_DIR: .* exists"):
         export_moments(moments, model, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_same(tmp_path: Path, trained: Path) -> None:
+    folders = [trained / "a" / "second_moments", trained / "a" / "model", tmp_path / "out"]
+    command = [sys.executable, "scripts/export_moments.py", *map(str, folders)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 0, run.stderr
+    export_moments(folders[0], folders[1], tmp_path / "again")
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (
+        tmp_path / "again/model.safetensors"
+    ).read_bytes()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: OUT_DIR: ")
