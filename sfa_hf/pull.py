@@ -16,7 +16,7 @@ from sfa_hf.rules import TRAINING_RULES
 class PullCallback(AnchoredCallback):
     r"""Decoupled L2: after every optimizer step \theta <- (1 - \beta_s) \theta + \beta_s \theta_o.
 
-        \beta_s = 1 - (1 - \beta)^{1/K},  K = max(1, round(pT))
+        \beta_s = 1 - (1 - \beta)^{1/K},  K = max(1, pT)
 
     K pulls keep as much of a distance to \theta_o as one average of :class:`sfa_hf.SFACallback` with the same
     \beta and p: the control of equal strength that shows what SFA's rare merges are for. Neither clipping nor

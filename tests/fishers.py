@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from safetensors.torch import save_file
+from tiny_training import VOCABULARY
 from torch import Tensor, nn
 
 from sfa_hf import engines
 from sfa_hf.anchor import Anchor
 from sfa_hf.fisher_folder import save_fisher
-from tests.tiny_training import VOCABULARY
 
 PAST = 3
 DECAY = 0.5

@@ -94,7 +94,7 @@ def test_fp16_is_refused(tmp_path: Path) -> None:
 
 
 def odd() -> Odd:
-    """Without the parameter that gets no gradient: the callback leaves it alone, a term in the loss not."""
+    """Without the parameter that has no gradient, which the callback leaves alone and a loss would not."""
     model = Odd()
     model.unused.requires_grad_(False)
     return model

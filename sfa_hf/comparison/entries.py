@@ -91,10 +91,12 @@ def _values(key: str, name: str, option: str, value: Any) -> list[Any]:
 def _is_list_option(name: str, option: str, value: list[Any]) -> bool:
     """Whether the option's own type is a list, so that ``value`` is one value of it and no grid."""
     method = known_methods().get(name)
-    if method is None or option not in method.model_fields:
+    fields = {} if method is None else method.model_fields
+    field = next((field for key, field in fields.items() if option in (key, field.alias)), None)
+    if field is None:
         return False
+    adapter: TypeAdapter[Any] = TypeAdapter(field.annotation or Any)
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(method.model_fields[option].annotation or Any)
         adapter.validate_python(value)
     except ValidationError:
         return False
@@ -116,8 +118,10 @@ def _checked_label(key: str, label: Any) -> str:
 
 
 def _part(option: str, method: Method) -> str:
-    """The option and its value, as a label has it: beta0.25, p1."""
-    value = method.model_dump(by_alias=True)[option]
+    """The option and its value, as a label has it: beta0.25, p1, decoupled, no_decoupled."""
+    value = {**method.model_dump(), **method.model_dump(by_alias=True)}[option]
+    if isinstance(value, bool):
+        return option if value else f"no_{option}"
     text = f"{value:.17g}" if isinstance(value, float) and value.is_integer() else str(value)
     plain = _NOT_IN_LABELS.sub("_", text)
     return f"{option}{plain}" if plain == text else f"{option}{plain}.{_digest(text)}"

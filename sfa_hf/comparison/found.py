@@ -102,6 +102,11 @@ def check_labels(output_dir: Path, methods: Mapping[str, Mapping[str, Any]]) -> 
             raise ConfigError("output_dir", problem, "a label of its own, or another output_dir")
 
 
+def run_folders(output_dir: Path, seed: int) -> list[Path]:
+    """Folders of all runs of one seed, whether they are finished or not."""
+    return [folder for _, of, folder in _folders(output_dir) if of == seed]
+
+
 def _folders(output_dir: Path) -> Iterator[tuple[str, int, Path]]:
     found = [(each, _SEED.fullmatch(each.name)) for each in output_dir.glob("*/seed-*/")]
     named = [(folder.parent.name, int(match[1]), folder) for folder, match in found if match]

@@ -6,7 +6,7 @@ import logging
 import traceback
 
 from sfa_hf.comparison.claim import claimed
-from sfa_hf.comparison.found import FoundRun, find_runs
+from sfa_hf.comparison.found import FoundRun, find_runs, run_folders
 from sfa_hf.comparison.plan import Plan, PlannedRun
 from sfa_hf.comparison.writing import write_comparison
 from sfa_hf.errors import ConfigError, Preempted
@@ -36,12 +36,13 @@ def carry_out(plan: Plan) -> None:
         ConfigError: at once, for what all runs share; at the end, naming the first of the runs that failed.
         Preempted: SIGTERM was heard.
     """
-    with Preemption().heard():
+    preemption = Preemption()
+    with preemption.heard():
         _join(plan)
-        failed = _carry_out_runs(plan)
+        failed = _carry_out_runs(plan, preemption)
         _report(plan)
     if failed:
-        run, problem = next(iter(failed.items()))
+        run, problem = failed[0]
         told = f"{len(failed)} of {len(plan.runs)} runs failed, the first of them: {problem}"
         raise ConfigError(str(run), told, "the others are in the report; the same command tries these again")
 
@@ -53,26 +54,28 @@ def _join(plan: Plan) -> None:
     joined_processes()
 
 
-def _carry_out_runs(plan: Plan) -> dict[PlannedRun, str]:
-    """What each run that failed failed with."""
-    failed: dict[PlannedRun, str] = {}
+def _carry_out_runs(plan: Plan, preemption: Preemption) -> list[tuple[PlannedRun, str]]:
+    """The runs that failed, each with what it failed with."""
+    failed: list[tuple[PlannedRun, str]] = []
     for index, run in enumerate(plan.runs, start=1):
+        if preemption.asked:
+            raise Preempted("stopped by SIGTERM between two runs")
         done = _finished(plan)
         logger.info("run %d of %d: %s%s", index, len(plan.runs), run, _expected(plan, done))
         with claimed(run.config.output_dir) as ours:
             if not ours:
                 logger.info("%s: another launch is at it; left to it", run)
-            elif (problem := _problem_of(run)) is not None:
-                failed[run] = problem
-        if (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
+            elif (problem := _problem_of(run, plan)) is not None:
+                failed.append((run, problem))
+        if index < len(plan.runs) and (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
             _report(plan)
     return failed
 
 
-def _problem_of(run: PlannedRun) -> str | None:
+def _problem_of(run: PlannedRun, plan: Plan) -> str | None:
     """Carry out a run; what it failed with, or None."""
     try:
-        _borrow(run)
+        _borrow(run, plan)
         run_sequence(run.config)
     except Preempted:
         raise
@@ -92,10 +95,11 @@ def _problem_of(run: PlannedRun) -> str | None:
     return None
 
 
-def _borrow(run: PlannedRun) -> None:
-    """Begin a new run with the first task of another method's, where the two train it alike."""
-    output_dir = run.config.output_dir.parent.parent
-    lenders = from_first_process(lambda: sorted(output_dir.glob(f"*/seed-{run.seed}")))
+def _borrow(run: PlannedRun, plan: Plan) -> None:
+    """Begin with the first task of a run of the same seed that trains it alike, where there is one."""
+    if run.config.overwrite or from_first_process(run.config.output_dir.exists):
+        return
+    lenders = from_first_process(lambda: run_folders(plan.output_dir, run.seed))
     any(borrow_first_task(run.config, lender) for lender in lenders)
 
 

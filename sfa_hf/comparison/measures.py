@@ -7,9 +7,10 @@ from typing import Any
 
 Scores = Sequence[Sequence[float]]
 
-# Methods whose models are trained from the base model on one task each: they have no sequence to forget in.
 APART = "single_task"
+"""The method whose models are trained from the base model on one task each: nothing is there to forget."""
 TOGETHER = "joint"
+"""The method whose one model is trained on all tasks at once; each row of its scores is that model's."""
 
 
 def measures(
@@ -25,7 +26,8 @@ def measures(
     - retention = mean over j < N of (R[N][j] - R[0][j]) / (R_single[j] - R[0][j]), normalised: 1 where a task
       is known as well as if it were the only one; tasks that cannot be learnt alone are left out;
     - intransigence = mean over j of R_reference[j][j] - R[j][j]: how much less is learnt of a new task than
-      by the reference, joint training or else single-task training (arXiv 1801.10112);
+      by the reference: joint training on all tasks, or else single-task training (arXiv 1801.10112, whose
+      reference for task j is trained on tasks 1 to j);
     - train_seconds, extra_bytes and stored_bytes, as in results.json.
 
     A run of single-task models has the score of each task's own model as its final one.

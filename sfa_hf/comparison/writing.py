@@ -9,7 +9,7 @@ from typing import Any
 
 from sfa_hf.comparison.displacement import displacements
 from sfa_hf.comparison.found import Found, FoundRun, find_runs
-from sfa_hf.comparison.intervals import Interval, paired_difference, t_interval
+from sfa_hf.comparison.intervals import paired_difference, t_interval
 from sfa_hf.comparison.measures import APART, TOGETHER, measures
 from sfa_hf.comparison.plan import DEFAULT_REFERENCE
 from sfa_hf.files import write_json
@@ -110,6 +110,8 @@ def _add_displacements(
         if run.results["method"]["name"] == DEFAULT_REFERENCE
     }
     for label, runs in by_label.items():
+        if next(iter(runs.values())).results["method"]["name"] in (APART, TOGETHER):
+            continue  # their models do not follow one another
         moved = {seed: _moved(run) for seed, run in runs.items() if plain.get(seed)}
         relative = {seed: _relative(ours, plain[seed]) for seed, ours in moved.items()}
         known = {seed: value for seed, value in relative.items() if value is not None}
@@ -133,13 +135,14 @@ def _method(label: str, runs: Mapping[int, FoundRun], figures: Figures, referenc
         "label": label,
         "method": next(iter(runs.values())).results["method"],
         "seeds": sorted(runs),
-        "figures": {name: _plain(t_interval(values)) for name, values in figures.items()},
-        "difference": None if difference is None else _plain(difference),
+        "figures": figures_of(figures),
+        "difference": None if difference is None else asdict(difference),
     }
 
 
-def _plain(interval: Interval) -> dict[str, Any]:
-    return asdict(interval)
+def figures_of(values: Figures) -> dict[str, Any]:
+    """Means and intervals of numbers given by name and seed, as in comparison.json."""
+    return {name: asdict(t_interval(by_seed)) for name, by_seed in values.items()}
 
 
 def _curve(run: FoundRun) -> dict[str, Any]:

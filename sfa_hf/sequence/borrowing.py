@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 
+from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.methods import make_method
 from sfa_hf.sequence.config import RunConfig
@@ -51,10 +52,12 @@ def _lent(config: RunConfig, lender: Path) -> RunState | None:
     """What the borrower's state will be; None where nothing can be borrowed."""
     if config.output_dir.exists() or not (lender / "config.yaml").is_file():
         return None
-    theirs = yaml.safe_load((lender / "config.yaml").read_text(encoding="utf-8"))
-    if not _alike(config, theirs):
+    try:
+        theirs = yaml.safe_load((lender / "config.yaml").read_text(encoding="utf-8"))
+        state = RunFolder(lender, theirs).read() if _alike(config, theirs) else None
+    except (ConfigError, yaml.YAMLError, UnicodeDecodeError) as error:
+        logger.warning("nothing is borrowed of %s: %s", lender, error)  # its own launch will refuse it
         return None
-    state = RunFolder(lender, theirs).read()
     if state is None or state.evaluated < 2 or state.world_size != PartialState().num_processes:
         return None
     first = config.tasks[0].name

@@ -23,12 +23,19 @@ class Preemption:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Answer SIGTERM in the block."""
+        """Answer SIGTERM in the block.
+
+        Raises:
+            Preempted: it was heard; at the block's end at the latest, where Python was at work that lets no
+                exception out (a weak reference's callback) when the signal came.
+        """
         before = signal.signal(signal.SIGTERM, self._hear)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+        if self.asked:
+            raise Preempted("stopped by SIGTERM")
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

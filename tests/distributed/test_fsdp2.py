@@ -9,8 +9,19 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from fishers import (
+    DECAY,
+    LAMBDA,
+    PAST,
+    PenaltyOf,
+    answered,
+    fisher_in_float64,
+    largest_error,
+    made_up_past,
+    whole_fisher,
+)
 from harness import gloo, run_ranks
-from penalised import CLIP, RATE, STRENGTH, reference
+from penalised import CLIP, RATE, STRENGTH, l2, reference
 from tiny_training import Odd, arguments, rows, tiny_model, worst_ulp
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -20,7 +31,8 @@ from torch.distributed.tensor import Shard as Rows
 from transformers import DefaultFlowCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import CallbackHandler
 
-from sfa_hf import L2Callback, SFACallback, engines
+from sfa_hf import EWCCallback, L2Callback, SFACallback, engines
+from sfa_hf.empirical_fisher import FisherCallback
 
 HALF_AN_ULP = 0.5 + 1e-6
 BETA = 0.3
@@ -129,14 +141,35 @@ def odd() -> Odd:
     return model
 
 
-def penalised(**policy: Any) -> float:
+def penalised(folder: str, **policy: Any) -> float:
     model = sharded(odd(), **policy)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    steps = Steps(model, optimizer, [L2Callback(STRENGTH)], arguments(Path(), max_steps=5))
+    past = [(f"{folder}/past/{task}/fisher", f"{folder}/past/{task}") for task in range(PAST)]
+    callbacks = [L2Callback(STRENGTH), EWCCallback(past, LAMBDA, decay=DECAY)]
+    steps = Steps(model, optimizer, callbacks, arguments(Path(), max_steps=5))
     for _ in range(5):
         steps.step()
-    expected, found = reference(odd(), rows(8 * BATCH), 5, BATCH), full(steps.parameters)
+    ewc, found = PenaltyOf("online", odd()), full(steps.parameters)
+    expected = reference(
+        odd(), rows(8 * BATCH), 5, BATCH, lambda now, start: l2(now, start) + ewc(now, start)
+    )
     return max((found[name] - value).abs().max().item() for name, value in expected.items())
+
+
+def fisher(folder: str) -> None:
+    """Save the Fisher of rows that all ranks take alike."""
+    model = sharded(tiny_model())
+    callback = FisherCallback(len(answered()), "a")
+    steps = Steps(
+        model, torch.optim.SGD(model.parameters(), lr=0.0), [callback], arguments(Path(), max_steps=9)
+    )
+    for row in answered():
+        tokens, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"])
+        nn.functional.cross_entropy(
+            model(input_ids=tokens).logits[0, :-1], labels[1:], reduction="sum"
+        ).backward()
+        steps.optimizer.zero_grad()
+    callback.save(Path(folder, "fisher"), {})
 
 
 def slices(folder: str) -> dict[str, list[list[int]]]:
@@ -162,7 +195,11 @@ def everything(folder: str) -> dict:
     with gloo():
         return {
             "merging": {name: merging(folder, **copy.copy(row)) for name, row in ROWS.items()},
-            "penalised": [penalised(), penalised(offload_policy=CPUOffloadPolicy(pin_memory=False))],
+            "penalised": [
+                penalised(folder),
+                penalised(folder, offload_policy=CPUOffloadPolicy(pin_memory=False)),
+            ],
+            "fisher": fisher(folder),
             "slices": slices(folder),
         }
 
@@ -170,12 +207,13 @@ def everything(folder: str) -> dict:
 def hybrid(folder: str) -> dict:
     with gloo():
         mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
-        return {"merging": merging(folder, mesh=mesh), "penalised": penalised(mesh=mesh)}
+        return {"merging": merging(folder, mesh=mesh), "penalised": penalised(folder, mesh=mesh)}
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_merges_gradients_and_slices(tmp_path: Path, ranks: int) -> None:
     tiny_model(seed=5).save_pretrained(tmp_path / "anchor")
+    made_up_past(tmp_path / "past", odd())
     results = run_ranks(everything, ranks, folder=str(tmp_path))
     for row, merged in results[0]["merging"].items():
         if row != "bf16 weights":  # rounded to bfloat16 at random
@@ -184,19 +222,23 @@ def test_merges_gradients_and_slices(tmp_path: Path, ranks: int) -> None:
         assert merged["drift"] == pytest.approx(1, rel=1e-6), row
         assert merged["bytes"] == 1, row
     assert all(result["merging"] == results[0]["merging"] for result in results)
-    assert max(error for result in results for error in result["penalised"]) < 1e-6
+    assert max(error for result in results for error in result["penalised"]) < 2e-6
+    expected = fisher_in_float64(tiny_model(), answered())
+    found = whole_fisher(tmp_path / "fisher", {name: value.shape for name, value in expected.items()})
+    assert largest_error(found, expected) < 1e-5
     covered = {name: sum(result["slices"][name][1] for result in results) for name in results[0]["slices"]}
     assert covered == {name: weight.numel() for name, weight in tiny_model().named_parameters()}
 
 
 def test_hybrid_shards_on_four_processes(tmp_path: Path) -> None:
+    made_up_past(tmp_path / "past", odd())
     results = run_ranks(hybrid, 4, folder=str(tmp_path))
     for result in results:
         assert result == results[0]
         assert result["merging"]["ulp"] <= HALF_AN_ULP
         assert result["merging"]["unchanged"]
         assert result["merging"]["drift"] == pytest.approx(1, rel=1e-6)
-        assert result["penalised"] < 1e-6
+        assert result["penalised"] < 2e-6
 
 
 def refusals() -> list[str]:

@@ -18,6 +18,8 @@ from sfa_hf.reports.comparison.view import Comparison
 STYLES = ("-", "--", "-.", ":")
 _TICK = 0.035
 """Height of a merge's mark, as a share of the panel."""
+_TICKS = 0.25
+"""Height of all methods' marks, one above the other, at most."""
 
 Scores = Mapping[str, float]
 
@@ -38,15 +40,17 @@ def plot_curves(comparison: Comparison, path: Path) -> bool:
         return False
     tasks, steps = comparison.tasks, {task: _steps(task, curves) for task in comparison.tasks}
     starts = dict(zip(tasks, accumulate(steps.values(), initial=0), strict=False))
+    lines = list(_lines(comparison, starts))
     canvas = Canvas(figsize=(10, 1.2 + 2.3 * len(tasks)), layout="constrained")
     axes = canvas.subplots(len(tasks), 1, sharex=True, squeeze=False)[:, 0]
     for task, axis in zip(tasks, axes, strict=True):
-        for row, line in enumerate(_lines(comparison, starts)):
+        for row, line in enumerate(lines):
             _draw(axis, line, task, comparison.scale([task]), row)
+            _mark_merges(axis, line, row, height=min(_TICK, _TICKS / len(lines)))
         axis.axvspan(starts[task], starts[task] + steps[task], color="0.93", zorder=0)
         axis.set_ylabel(f"{task}\n({comparison.unit([task])})", fontsize=9)
         axis.grid(alpha=0.25)
-    axes[0].set_xlim(0, sum(steps.values()))
+    axes[0].set_xlim(0, 1.01 * sum(steps.values()))
     axes[-1].set_xlabel(f"optimizer steps of the whole sequence: {' → '.join(tasks)}")
     handles, names = axes[0].get_legend_handles_labels()
     canvas.legend(handles, names, loc="outside right upper", fontsize=8)
@@ -70,8 +74,11 @@ def _draw(axis: Axes, line: _Line, task: str, scale: float, row: int) -> None:
     color, style = drawing.single_color(row), STYLES[row // 10 % len(STYLES)]
     means = [scale * fmean(scores[task] for scores in found) for found in line.points.values()]
     axis.plot(list(line.points), means, style, color=color, linewidth=1.4, marker=".", label=line.label)
-    bottom, upwards = row * _TICK, axis.get_xaxis_transform()
-    axis.vlines(line.merges, bottom, bottom + _TICK, color=color, transform=upwards, linewidth=1.5)
+
+
+def _mark_merges(axis: Axes, line: _Line, row: int, height: float) -> None:
+    upwards, color = axis.get_xaxis_transform(), drawing.single_color(row)
+    axis.vlines(line.merges, row * height, (row + 1) * height, color=color, transform=upwards, linewidth=1.5)
 
 
 def _steps(task: str, curves: Sequence[Mapping[str, Any]]) -> int:

@@ -15,15 +15,19 @@ from sfa_hf.reports.comparison.view import Comparison, Figure, Method
 
 Color = tuple[float, float, float, float] | str
 
-MARKERS = "osD^vP*X<>hd"
-MAPS = ("viridis", "autumn", "cool", "copper")
+MARKERS = "sD^vP*X<>hdp"
+MAPS = ("viridis", "autumn", "winter", "copper")
 """Of the families of methods, one after the other; a family's lines are shades of it."""
+_SIDES = ((1, 1), (-1, -1), (-1, 1), (1, -1))
+"""Right or left of a point, above or below it."""
 REFERENCE = "0.45"
 """Grey, of what the methods are held against."""
 
 
 def shades(count: int, family: int) -> list[Color]:
     """Colours of a family's lines."""
+    if count == 1:
+        return [mpl.colormaps["Dark2"]((family + 2) % 8)]
     colors = mpl.colormaps[MAPS[family % len(MAPS)]]
     return [colors(0.85 * index / max(1, count - 1)) for index in range(count)]
 
@@ -55,16 +59,33 @@ class Look:
     style: str
 
 
-def draw_line(axis: Axes, plane: Plane, line: Line, color: Color) -> None:
-    """Connect a family's points and write the option's values beside them."""
+def draw_line(axis: Axes, plane: Plane, line: Line, color: Color, place: int) -> None:
+    """Connect a family's points and write the option's values beside them.
+
+    Args:
+        axis: to draw on.
+        plane: the figures on its axes.
+        line: to draw.
+        color: of the line.
+        place: of the line among all: on which side of the points the values stand.
+    """
     points = [method for method in line.methods if plane.holds(method)]
     if not points:
         return
-    draw_points(axis, plane, points, Look(line.title, color, "o-" if len(points) > 1 else "o"))
+    label = f"{line.title} ({symbol(line.option)} at the points)"
+    draw_points(axis, plane, points, Look(label, color, "o-" if len(points) > 1 else "o"))
+    across, upwards = _SIDES[place % len(_SIDES)]
     for method in points:
-        place = (plane.x_scale * method.figures[plane.x].mean, plane.y_scale * method.figures[plane.y].mean)
-        text = f"{symbol(line.option)}={shown(method.options[line.option])}"
-        axis.annotate(text, place, xytext=(4, 4), textcoords="offset points", fontsize=7, color=color)
+        axis.annotate(
+            shown(method.options[line.option]),
+            (plane.x_scale * method.figures[plane.x].mean, plane.y_scale * method.figures[plane.y].mean),
+            xytext=(5 * across, 5 * upwards),
+            textcoords="offset points",
+            horizontalalignment="left" if across > 0 else "right",
+            verticalalignment="bottom" if upwards > 0 else "top",
+            fontsize=7,
+            color=color,
+        )
 
 
 def draw_points(axis: Axes, plane: Plane, methods: Sequence[Method], look: Look) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -27,66 +27,71 @@ class Line:
     option: str
     methods: list[Method]
 
-    def values(self) -> list[str]:
-        """The option's value at each point, for a label."""
-        return [shown(method.options[self.option]) for method in self.methods]
-
 
 @dataclass(frozen=True)
 class Family:
-    """Entries of one method.
+    """Entries of one method that differ in numbers alone.
 
     Attributes:
-        name: of the method.
-        varying: its options that differ between the entries, in the method's order.
-        methods: at least two.
+        title: the method's name, and what else tells it from other families of the same method.
+        varying: the options that differ between the entries, in the method's order.
+        methods: the entries.
     """
 
-    name: str
+    title: str
     varying: list[str]
     methods: list[Method]
 
     @property
-    def strength(self) -> str | None:
-        """The first number among the varying options: for SFA beta."""
-        return next(iter(self._numbers()), None)
+    def strength(self) -> str:
+        """The first of the varying options: for SFA beta."""
+        return self.varying[0]
 
     @property
-    def second(self) -> str | None:
-        """The second number among the varying options, for SFA p; the first where there is no other."""
-        return next(iter(self._numbers()[1:]), self.strength)
+    def second(self) -> str:
+        """The second of the varying options, for SFA p; the first where there is no other."""
+        return self.varying[-1] if len(self.varying) < 2 else self.varying[1]
 
     def lines(self, along: str) -> list[Line]:
         """Lines along an option, one for each combination of the others."""
         others = [option for option in self.varying if option != along]
-        groups: dict[tuple[str, ...], list[Method]] = {}
+        groups: dict[tuple[float, ...], list[Method]] = {}
         for method in sorted(self.methods, key=lambda each: float(each.options[along])):
-            groups.setdefault(tuple(shown(method.options[option]) for option in others), []).append(method)
+            groups.setdefault(tuple(float(method.options[option]) for option in others), []).append(method)
         return [Line(self._title(others, values), along, groups[values]) for values in sorted(groups)]
 
-    def _title(self, options: Sequence[str], values: Sequence[str]) -> str:
+    def _title(self, options: Sequence[str], values: Sequence[float]) -> str:
         pairs = zip(options, values, strict=True)
-        return " ".join([self.name, *(f"{symbol(option)}={value}" for option, value in pairs)])
-
-    def _numbers(self) -> list[str]:
-        return [option for option in self.varying if all(_is_number(m.options[option]) for m in self.methods)]
+        return " ".join([self.title, *(f"{symbol(option)}={value:g}" for option, value in pairs)])
 
 
 def families(comparison: Comparison) -> list[Family]:
     """The methods that are there with several values of an option that is a number."""
-    names = dict.fromkeys(method.name for method in comparison.methods)
-    found = [_family(name, [each for each in comparison.methods if each.name == name]) for name in names]
-    return [family for family in found if family.strength is not None]
+    groups: dict[str, list[Method]] = {}
+    for method in comparison.methods:
+        groups.setdefault(repr(_words(method)), []).append(method)
+    found = [_family(methods, comparison) for methods in groups.values()]
+    return [family for family in found if family.varying]
 
 
-def _family(name: str, methods: list[Method]) -> Family:
+def _family(methods: list[Method], comparison: Comparison) -> Family:
     options = methods[0].options
-    varying = [key for key in options if len(set(_texts(methods, key))) > 1]
-    return Family(name, varying, methods)
+    varying = [key for key in options if len({repr(method.options[key]) for method in methods}) > 1]
+    return Family(" ".join([methods[0].name, *_apart(methods[0], comparison)]), varying, methods)
 
 
-def _texts(methods: Iterable[Method], option: str) -> Iterable[str]:
-    return (repr(method.options.get(option)) for method in methods)
+def _words(method: Method) -> dict[str, Any]:
+    """The options that are no numbers, None among them; a family has these in common."""
+    return {key: value for key, value in method.options.items() if not _is_number(value)}
+
+
+def _apart(method: Method, comparison: Comparison) -> Iterator[str]:
+    """What the family's own words are, where the method is there with others too."""
+    namesakes = [each.options for each in comparison.methods if each.name == method.name]
+    for key, value in _words(method).items():
+        is_word = value is True or isinstance(value, str)
+        if is_word and any(options.get(key) != value for options in namesakes):
+            yield key if value is True else f"{key}={value}"
 
 
 def symbol(option: str) -> str:

@@ -25,8 +25,8 @@ def plot_frontier(comparison: Comparison, path: Path) -> bool:
     left = drawing.old_and_new(comparison)
     right = replace(left, x="displacement", x_scale=1.0)
     for axis, plane in zip(axes, (left, right), strict=False):
-        for line, color in lines:
-            drawing.draw_line(axis, plane, line, color)
+        for place, (line, color) in enumerate(lines):
+            drawing.draw_line(axis, plane, line, color, place)
         _draw_plain(axis, comparison, plane)
         axis.margins(0.08)
         axis.grid(alpha=0.25)
@@ -42,7 +42,7 @@ def plot_frontier(comparison: Comparison, path: Path) -> bool:
 
 def _lines(comparison: Comparison) -> Iterator[tuple[Line, drawing.Color]]:
     for index, family in enumerate(families(comparison)):
-        lines = family.lines(str(family.strength))
+        lines = family.lines(family.strength)
         yield from zip(lines, drawing.shades(len(lines), index), strict=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -31,10 +32,11 @@ def plot_plane(comparison: Comparison, path: Path) -> bool:
 
 def _draw_methods(axis: Axes, comparison: Comparison) -> None:
     plane, in_lines = drawing.old_and_new(comparison), list[Method]()
+    place = count()
     for index, family in enumerate(families(comparison)):
-        lines = family.lines(str(family.second))
+        lines = family.lines(family.second)
         for line, color in zip(lines, drawing.shades(len(lines), index), strict=True):
-            drawing.draw_line(axis, plane, line, color)
+            drawing.draw_line(axis, plane, line, color, next(place))
         in_lines += family.methods
     alone = [method for method in comparison.methods if method not in in_lines]
     for index, method in enumerate(alone):

@@ -29,7 +29,8 @@ class Figure:
     @property
     def spread(self) -> tuple[float, float]:
         """How far the lowest and the highest seed lie from the mean."""
-        return self.mean - min(self.values.values()), max(self.values.values()) - self.mean
+        below, above = self.mean - min(self.values.values()), max(self.values.values()) - self.mean
+        return max(0.0, below), max(0.0, above)  # seeds that agree differ from their mean by its rounding
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""A comparison's table, plots and page, from comparison.json alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sfa_hf.reports.comparison import markdown, read_comparison, write_comparison_report
+from sfa_hf.reports.comparison.families import families
+from tests.reports.comparisons import made_up
+from tests.reports.test_report import _Closed
+
+
+def _write(folder: Path, tasks: list[str], seeds: list[int]) -> Path:
+    (folder / "comparison.json").write_text(json.dumps(made_up(tasks, seeds)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tasks", "seeds"), [(["math"], [0]), (["math", "law"], [4]), (["math", "law", "code"], [0, 1, 2])]
+)
+def test_the_page_is_whole_and_needs_nothing_else(tasks: list[str], seeds: list[int], tmp_path: Path) -> None:
+    text = write_comparison_report(_write(tmp_path, tasks, seeds)).read_text()
+    page = _Closed()
+    page.feed(text)
+    assert page.open == []
+    assert len(page.sources) == (3 if tasks[1:] else 1)  # one task: no plane and no frontier, the curve alone
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "some/model &amp; co" in text
+    assert ("one seed" in text) == (len(seeds) == 1)
+    assert "ema/seed-2" in text
+
+
+def test_cells_have_per_cent_and_the_intervals_half_width(tmp_path: Path) -> None:
+    comparison = read_comparison(_write(tmp_path, ["math", "law"], [0, 1, 2]))
+    lines = markdown(comparison).splitlines()
+    head = next(line for line in lines if line.startswith("| method"))
+    row = next(line for line in lines if line.startswith("| rehearsal"))
+    cells = dict(zip((c.strip() for c in head.split("|")), (c.strip() for c in row.split("|")), strict=True))
+    average = next(m for m in comparison.methods if m.label == "rehearsal").figures["average"]
+    assert average.high is not None
+    assert cells["average"] == f"{100 * average.mean:.1f} ±{100 * (average.high - average.mean):.1f}"
+    assert cells["average, from sequential's"].startswith("+")
+
+
+def test_families_are_lines_along_their_strength(tmp_path: Path) -> None:
+    comparison = read_comparison(_write(tmp_path, ["math", "law"], [0]))
+    found = {family.title: family for family in families(comparison)}
+    assert list(found) == ["sfa", "l2"]
+    assert (found["sfa"].strength, found["sfa"].second) == ("beta", "p")
+    assert [line.title for line in found["sfa"].lines("beta")] == ["sfa p=0.25", "sfa p=0.5", "sfa p=1"]
+    betas = [method.options["beta"] for method in found["sfa"].lines("beta")[0].methods]
+    assert betas == [0.1, 0.25, 0.5, 0.75]
+    assert (found["l2"].strength, found["l2"].second) == ("lambda", "lambda")
