@@ -77,9 +77,13 @@ class AnchorFiles:
                 problem = f"{self._source} has {shard.name} of shape {shape}, the model {list(shard.shape)}"
                 raise ConfigError("anchor", problem, _SAME_MODEL)
 
+    def stored_name(self, name: str) -> str:
+        """The name that a parameter of the model has in the files."""
+        return self._find(name).key
+
     def renames(self, name: str) -> bool:
         """Whether a parameter has another name in the files than in the model."""
-        return self._find(name).key not in self._aliases[name]
+        return self.stored_name(name) not in self._aliases[name]
 
     def read(self, shard: Shard) -> Tensor:
         """Read one shard's values, and nothing beside them."""

@@ -201,6 +201,7 @@ class SFACallback(AnchoredCallback):
         except BaseException:
             self._taker.release()
             raise
+        self.nbytes += fisher.nbytes
         return fisher
 
     def _check_fisher_options(self) -> None:

@@ -2,11 +2,13 @@ r"""An exponential moving average of the weights, which becomes the model when t
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -83,6 +85,10 @@ class EMACallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any) -> None:
         folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}", FOLDER)
+        if state.is_world_process_zero:  # of another training, whose checkpoint this one replaces
+            shutil.rmtree(folder, ignore_errors=True)
+        if dist.is_initialized():
+            dist.barrier()
         shards = by_device(self._engine.shards())
         save_start_weights(
             folder, self._engine, lambda path: shard_file.write(path, shards, self._average.values)

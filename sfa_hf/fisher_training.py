@@ -44,6 +44,9 @@ class FisherTraining:
         optimizer: the training's, in any wrapper.
         args: the training's.
 
+    Attributes:
+        nbytes: bytes that \bar F_o takes on this rank.
+
     Raises:
         ConfigError: there are no second moments of the tasks before.
         NotImplementedError: the optimizer has none of this task's.
@@ -52,6 +55,7 @@ class FisherTraining:
     def __init__(self, given: FisherOptions, engine: Engine, optimizer: Any, args: TrainingArguments) -> None:
         self._given, self._engine, self._rank = given, engine, args.process_index
         self._moments = SecondMoments(engine, optimizer)
+        self.nbytes = 0
         self._before = AnchorMoments(given.anchor_moments, given.anchor, given.shuffle, str(args.output_dir))
 
     def begin(self, names: Sequence[str], shards: Sequence[Shard]) -> dict[str, Any]:
@@ -72,6 +76,7 @@ class FisherTraining:
         except BaseException:
             self.release()
             raise
+        self.nbytes = 0 if before is None else before.nbytes
         self._weights = FisherWeights(self._engine, self._moments, before, names, self._given.power)
         return asdict(record)
 

@@ -72,6 +72,7 @@ CASES: dict[str, tuple[list[str], Callable[[], Any], str]] = {
     "unknown method": (["method.name=swa"], lambda: None, "method.name: 'swa' is not a method"),
     "misspelt training field": (["training.learning_rte=1"], lambda: None, "training.learning_rte:"),
     "not a number": (["training.learning_rate=fast"], lambda: None, "training.learning_rate: got 'fast'"),
+    "scores every 0 steps": (["evaluation.every=0"], lambda: None, "evaluation.every: is 0"),
     "unknown task": (["sequence=[maths]"], lambda: None, "sequence: there is no task 'maths'"),
     "missing data file": ([], lambda: Path("rows.jsonl").unlink(), "there is no file rows.jsonl"),
     "empty data file": ([], lambda: Path("rows.jsonl").write_text(""), "rows.jsonl is empty"),

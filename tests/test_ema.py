@@ -47,6 +47,7 @@ def test_training_goes_on_untouched_and_ends_in_the_average(tmp_path: Path, devi
 
 
 def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path) -> None:
+    train(tmp_path, [EMACallback(0.1)], **CHECKPOINTS)  # a training whose checkpoints are replaced
     whole = train(tmp_path, [EMACallback(DECAY)], **CHECKPOINTS)
     checkpoint = tmp_path / "checkpoint-5"
     again = train(

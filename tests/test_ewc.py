@@ -126,7 +126,10 @@ def test_the_penalty_is_logged(tmp_path: Path, mode: str) -> None:
     assert callback.nbytes == shards * 4 * (3 if mode == "separate" else 2)
 
 
-@pytest.mark.parametrize("place", ["cpu", "disk", "device"])
+@pytest.mark.parametrize(
+    "place",
+    ["disk", pytest.param("cpu", marks=pytest.mark.slow), pytest.param("device", marks=pytest.mark.slow)],
+)
 def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, place: str) -> None:
     past = made_up_past(tmp_path / "past", tiny_model())
 

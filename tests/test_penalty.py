@@ -18,7 +18,7 @@ from tests.tiny_training import Odd, Watch, arguments, rows, tiny_model, train, 
 
 SGD = {"optim": "sgd", "learning_rate": RATE, "lr_scheduler_type": "constant", "max_grad_norm": CLIP}
 CHECKPOINTS: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5}
-FORMS = {
+FORMS: dict[str, Any] = {
     "loss": L2Callback,
     "decoupled": PullCallback,
     "loss, anchor on disk": lambda: L2Callback(anchor_device="disk"),
@@ -90,7 +90,7 @@ def drifted(folder: Path, callback: TrainerCallback, steps: int) -> Tensor:
     return (weights(model)["model.norm.weight"] - start) * 2**10
 
 
-@pytest.mark.parametrize(("beta", "p"), [(0.5, 0.25), (0.3, 1.0), (1.0, 0.5), (0.0, 0.5)])
+@pytest.mark.parametrize(("beta", "p"), [(0.3, 0.5), (1.0, 0.5)])
 def test_the_decoupled_pull_is_its_closed_form(tmp_path: Path, beta: float, p: float) -> None:
     """Under a drift of 1 a step the displacement is the geometric sum (1-b) + ... + (1-b)^T."""
     found = drifted(tmp_path, PullCallback(beta, p), steps=8)
@@ -129,7 +129,10 @@ def test_the_pull_logs_no_record_a_step(tmp_path: Path) -> None:
     assert all(record["l2/drift"] > 0 for record in found.values())
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form",
+    ["loss", "decoupled", *(pytest.param(form, marks=pytest.mark.slow) for form in list(FORMS)[2:])],
+)
 def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, form: str) -> None:
     whole = train(tmp_path, [FORMS[form]()], logging_steps=3, **CHECKPOINTS)
     checkpoint = str(tmp_path / "checkpoint-5")
