@@ -1,1 +1,59 @@
-"""Puts this folder on the import path, so that tests in every folder share its helpers."""
+"""Order of the tests, and what is compiled while the first of them run.
+
+This file also puts this folder on the import path, so that tests in every folder share its helpers.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# DeepSpeed builds an op the first time that it is used, in a minute or more: a test whose processes were
+# waiting for a compiler would count as hung.
+_BUILD = """
+from deepspeed.accelerator import get_accelerator
+for name in ("CPUAdamBuilder", "FusedAdamBuilder", "ShareMemCommBuilder"):
+    builder = get_accelerator().create_op_builder(name)
+    if builder is not None:
+        builder.load(verbose=False)
+"""
+_NEED_OPS = ("distributed", "faults", "evaluation/test_sharing.py")
+_builds = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what needs DeepSpeed's ops last: they are compiled meanwhile, on another core."""
+    items.sort(key=_needs_ops)
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    if any(map(_needs_ops, session.items)) and not session.config.option.collectonly:
+        session.stash[_builds] = subprocess.Popen(
+            [sys.executable, "-c", _BUILD], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+
+@pytest.fixture(scope="session")
+def deepspeed_ops(request: pytest.FixtureRequest) -> None:
+    build = request.session.stash[_builds]
+    _, error = build.communicate(timeout=900)
+    assert build.returncode == 0, error.decode(errors="replace")
+
+
+@pytest.fixture(autouse=True)
+def _built(request: pytest.FixtureRequest) -> None:
+    if _needs_ops(request.node):
+        request.getfixturevalue("deepspeed_ops")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (build := session.stash.get(_builds, None)) is not None:
+        build.kill()
+
+
+def _needs_ops(item: pytest.Item) -> bool:
+    place = item.path.relative_to(Path(__file__).parent).as_posix()
+    return place.startswith(_NEED_OPS)
