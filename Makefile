@@ -10,7 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Installed first and by exact version, so that no dependency's range pulls a newer build.
 TORCH ?= torch==2.13.0
 
-.PHONY: help setup demo test faults lint types bench clean
+.PHONY: help setup demo test faults study lint types bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,9 @@ faults: $(STAMP)  ## kill runs on every engine, fill disks, damage files: minute
 	$(BIN)/python -m tests.faults.survive --kills 30 plain
 	$(BIN)/python -m tests.faults.survive --kills 10 ddp zero1 zero2 zero3
 	$(BIN)/python -m pytest -m "slow or not slow" -s tests/faults
+
+study: $(STAMP)  ## every method on the demo's tasks, 3 seeds, tables and plots: an hour
+	$(BIN)/python scripts/compare_methods.py configs/comparisons/demo.yaml
 
 bench: $(STAMP)  ## what a merge costs on each engine, next to the recipes in use today
 	$(BIN)/python benchmarks/merge_engines.py

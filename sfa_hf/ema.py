@@ -2,23 +2,20 @@ r"""An exponential moving average of the weights, which becomes the model when t
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines, options, shard_file
 from sfa_hf.anchor import Anchor, by_device
 from sfa_hf.anchor_store import choose_store
-from sfa_hf.errors import ConfigError
 from sfa_hf.fisher_folder import parts
 from sfa_hf.resumed import load_what_was_left
-from sfa_hf.start_weights import StartWeights, save_start_weights
+from sfa_hf.shard_folder import ShardFolder, save_shard_folder
 from sfa_hf.trainer_log import TrainerLog
 
 FOLDER = "ema"
@@ -85,12 +82,8 @@ class EMACallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any) -> None:
         folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}", FOLDER)
-        if state.is_world_process_zero:  # of another training, whose checkpoint this one replaces
-            shutil.rmtree(folder, ignore_errors=True)
-        if dist.is_initialized():
-            dist.barrier()
         shards = by_device(self._engine.shards())
-        save_start_weights(
+        save_shard_folder(
             folder, self._engine, lambda path: shard_file.write(path, shards, self._average.values)
         )
 
@@ -121,9 +114,6 @@ def _own_weights(shard: engines.Shard) -> Tensor:
     return shard.data
 
 
-def _saved(checkpoint: Path) -> StartWeights:
-    try:
-        return StartWeights(checkpoint / FOLDER)
-    except ConfigError as error:
-        problem = f"{checkpoint} holds no whole average of the steps before it: {error.problem}"
-        raise ConfigError("resume_from_checkpoint", problem, "a checkpoint of this training") from error
+def _saved(checkpoint: Path) -> ShardFolder:
+    """The average of the steps before a checkpoint."""
+    return ShardFolder(checkpoint / FOLDER, "resume_from_checkpoint", "a checkpoint of this training")

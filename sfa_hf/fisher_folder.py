@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor
 
 from sfa_hf import shard_file
@@ -16,7 +15,7 @@ from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.files import read_checked, write_checked
 from sfa_hf.fingerprint import fingerprint
-from sfa_hf.start_weights import StartWeights, save_start_weights
+from sfa_hf.shard_folder import ShardFolder, save_shard_folder
 
 RECORD = "fisher.json"
 _RIGHT = "restore it, or remove the folder: it is then estimated again"
@@ -43,11 +42,12 @@ def save_fisher(
 
     def write(path: Path) -> None:
         shard_file.write(path, by_device(shards), fisher.values)
-        if not dist.is_initialized() or dist.get_rank() == 0:
-            write_checked(path.parent / RECORD, {**facts, "fingerprint": digits})
+
+    def finish(writing: Path) -> None:
+        write_checked(writing / RECORD, {**facts, "fingerprint": digits})
 
     try:
-        save_start_weights(folder, engine, write)
+        save_shard_folder(folder, engine, write, finish)
     except OSError as error:
         problem = f"the Fisher cannot be saved in {folder}: {error.strerror or error}"
         raise ConfigError("output_dir", problem, f"{fisher.nbytes} bytes of room on each rank") from error
@@ -69,10 +69,7 @@ class FisherFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.facts = read_checked(folder / RECORD, _RIGHT)
-        try:
-            self._files = StartWeights(folder)
-        except ConfigError as error:
-            raise ConfigError(str(folder), f"holds a Fisher that is damaged: {error}", _RIGHT) from error
+        self._files = ShardFolder(folder, "fisher", _RIGHT)
 
     def read(self, shard: Shard) -> Tensor:
         """Read the Fisher of one shard, or of a part of one.
@@ -80,10 +77,7 @@ class FisherFolder:
         Raises:
             ConfigError: the files do not hold all of it.
         """
-        try:
-            return self._files.read(shard)
-        except ConfigError as error:
-            raise ConfigError(str(self._folder), f"holds no Fisher of {shard.name}", _RIGHT) from error
+        return self._files.read(shard)
 
     def check(self, engine: Engine) -> None:
         """Read all of it once and compare it with what was written; a collective call.

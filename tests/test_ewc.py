@@ -157,9 +157,9 @@ DAMAGE = {
     "flipped": (flipped, "holds another Fisher than was written"),
     "cut": (
         lambda f: next(f.glob("*.safetensors")).write_bytes(b"12345678"),
-        "holds a Fisher that is damaged",
+        "fisher is damaged",
     ),
-    "no file": (lambda f: next(f.glob("*.safetensors")).unlink(), "holds no Fisher of"),
+    "no file": (lambda f: next(f.glob("*.safetensors")).unlink(), "does not hold all of"),
     "no record": (lambda f: (f / "fisher.json").unlink(), r"fisher\.json: is missing"),
     "gone": (shutil.rmtree, r"fisher\.json: is missing"),
 }

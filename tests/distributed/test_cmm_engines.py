@@ -102,6 +102,7 @@ def check(folder: Path, stages: list[int], *, corrections: bool) -> None:
         assert "supported: one process, DDP" in first[engine]
 
 
+@pytest.mark.slow
 def test_linearised_training_is_the_same_under_ddp_and_zero_2(tmp_path: Path) -> None:
     check(tmp_path, [2], corrections=False)
 

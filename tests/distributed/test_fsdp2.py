@@ -210,7 +210,7 @@ def hybrid(folder: str) -> dict:
         return {"merging": merging(folder, mesh=mesh), "penalised": penalised(folder, mesh=mesh)}
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_merges_gradients_and_slices(tmp_path: Path, ranks: int) -> None:
     tiny_model(seed=5).save_pretrained(tmp_path / "anchor")
     made_up_past(tmp_path / "past", odd())

@@ -77,7 +77,7 @@ def alone(values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-@pytest.mark.parametrize("engine", LAUNCHES)
+@pytest.mark.parametrize("engine", ["ddp", pytest.param("zero2", marks=pytest.mark.slow), "zero3"])
 def test_two_processes_train_the_model_that_one_does(
     engine: str, alone: Path, values: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ ROWS = [Row(stage, "fp32") for stage in (0, 1, 2, 3)]
 BOUND = 1e-5
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_weights_and_drift_are_those_of_one_process_in_float64(ranks: int) -> None:
     """Bound: 1e-5 of each tensor's largest weight, and of the drift."""
     expected, drifts = _reference()

@@ -66,7 +66,11 @@ UNEVEN = [
 ]
 
 
-@pytest.mark.parametrize(("ranks", "rows"), [(2, TABLE), (3, UNEVEN)], ids=["2-ranks", "3-ranks"])
+@pytest.mark.parametrize(
+    ("ranks", "rows"),
+    [(2, TABLE), pytest.param(3, UNEVEN, marks=pytest.mark.slow)],
+    ids=["2-ranks", "3-ranks"],
+)
 def test_a_merge_is_exact_and_in_every_copy(
     ranks: int, rows: list[Row], capsys: pytest.CaptureFixture[str]
 ) -> None:

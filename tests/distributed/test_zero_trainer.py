@@ -20,7 +20,7 @@ from sfa_hf.distributed import clean_end
 BETA = 0.3
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_evaluation_checkpoint_and_saves_hold_the_merged_weights(stage: int, tmp_path: Path) -> None:
     for seen in run_ranks(train_and_save, 2, stage=stage, folder=str(tmp_path)):
         assert seen["merges"] == 2

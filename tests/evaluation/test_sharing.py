@@ -124,7 +124,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return folder, scores(model(), str(folder), "alone")
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_scores_and_records_do_not_depend_on_how_many_processes_share_the_rows(
     ranks: int, alone: tuple[Path, dict[str, Any]]
 ) -> None:

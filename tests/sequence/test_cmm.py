@@ -58,6 +58,7 @@ def test_it_scores_the_corrected_linearised_model(run: Path, values: dict[str, A
     )
 
 
+@pytest.mark.slow
 def test_the_correction_changes_a_few_parameters_of_the_merged_model(
     run: Path, values: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_a_curve_leaves_training_alone_and_survives_a_kill(
     assert _without_times(_run(killed)["curve"]) == _without_times(whole["curve"])
 
 
+@pytest.mark.slow
 def test_a_point_that_is_a_merge_step_sees_the_merged_weights(values: dict[str, Any]) -> None:
     """At beta = 1 a merge brings back the anchor: the scores of the end of the task before."""
     values |= {"method": {"name": "sfa", "beta": 1.0, "p": 1.0}, "evaluation": {"every": 4}}

@@ -124,7 +124,7 @@ class _Killed(BaseException):
     """Stands for a signal: nothing catches it on the way."""
 
 
-@pytest.mark.parametrize("calls", [1, 6, 12])
+@pytest.mark.parametrize("calls", [pytest.param(1, marks=pytest.mark.slow), 6, 12])
 def test_an_interrupted_run_continues_to_the_same_weights_and_scores(
     calls: int, whole: Path, values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
