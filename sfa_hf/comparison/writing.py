@@ -66,7 +66,7 @@ def comparison(found: Found, labels: Sequence[str], reference: str) -> dict[str,
             _method(label, runs, figures[label], figures.get(reference, {}))
             for label, runs in by_label.items()
         ],
-        "curves": [_curve(run) for run in found.runs if run.results.get("curve")],
+        "curves": [_curve(run) for run in found.runs if _has_a_curve(run)],
         "unfinished": list(found.unfinished),
         "others": list(found.others),
     }
@@ -143,6 +143,11 @@ def _method(label: str, runs: Mapping[int, FoundRun], figures: Figures, referenc
 def figures_of(values: Figures) -> dict[str, Any]:
     """Means and intervals of numbers given by name and seed, as in comparison.json."""
     return {name: asdict(t_interval(by_seed)) for name, by_seed in values.items()}
+
+
+def _has_a_curve(run: FoundRun) -> bool:
+    """Whether it was scored in training, one task after another: the references' steps are others."""
+    return bool(run.results.get("curve")) and run.results["method"]["name"] not in (APART, TOGETHER)
 
 
 def _curve(run: FoundRun) -> dict[str, Any]:
