@@ -52,6 +52,7 @@ def arguments(folder: Path, **changes: str) -> list[str]:
     return [f"{folder}/merged", f"{folder}/out", *options]
 
 
+@pytest.mark.slow
 def test_it_corrects_saves_and_reports(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(arguments(saved))
     told = json.loads((saved / "out" / "correction.json").read_text())
