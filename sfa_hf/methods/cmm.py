@@ -73,7 +73,7 @@ class CMM(Method):
 
     @property
     def first_task(self) -> str | None:
-        return None if self.linearised else FOLDER
+        return f"linearised, {FOLDER}" if self.linearised else FOLDER
 
     def adapted(self, model: PreTrainedModel, base: str) -> PreTrainedModel:
         return linearise(model, base) if self.linearised else model
