@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sfa_hf.callback import SFACallback
     from sfa_hf.ema import EMACallback
+    from sfa_hf.estimated_moments import estimate_second_moments
     from sfa_hf.ewc import EWCCallback
     from sfa_hf.moments_callback import SecondMomentsCallback
     from sfa_hf.penalty import L2Callback
@@ -24,6 +25,7 @@ __all__ = [
     "SFACallback",
     "SecondMomentsCallback",
     "__version__",
+    "estimate_second_moments",
 ]
 
 _HOMES = {
@@ -33,6 +35,7 @@ _HOMES = {
     "PullCallback": "sfa_hf.pull",
     "SFACallback": "sfa_hf.callback",
     "SecondMomentsCallback": "sfa_hf.moments_callback",
+    "estimate_second_moments": "sfa_hf.estimated_moments",
 }
 
 

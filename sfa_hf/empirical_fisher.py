@@ -8,7 +8,6 @@ summed, not averaged, over its target's tokens.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,6 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
-    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -35,6 +33,7 @@ from sfa_hf.anchor import Anchor
 from sfa_hf.anchor_store import choose_store
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher_folder import save_fisher
+from sfa_hf.standing_still import alone, standing_still
 
 _logger = logging.getLogger(__name__)
 
@@ -157,20 +156,23 @@ def estimate_fisher(
     turn_dropout_off(model)
     callback = FisherCallback(len(rows), str(facts.get("task", "the rows")))
     AcceleratorState._reset_state()
+    one_row: dict[str, Any] = {
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "max_steps": len(rows),
+    }
+    if arguments.deepspeed_plugin is None:
+        one_row |= {"optim": "sgd", "optim_args": None, "optim_target_modules": None}
     trainer = _OneByOne(
         model=model,
-        args=_one_row_a_step(arguments, len(rows)),
+        args=standing_still(arguments, **one_row),
         train_dataset=rows,
         data_collator=collator,
         callbacks=[callback],
     )
-    trainer.remove_callback(PrinterCallback)
-    try:
+    with alone(trainer):
         trainer.train()
         callback.save(folder, {"estimator": ESTIMATOR, "rows": len(rows), **facts})
-    finally:
-        trainer.accelerator.free_memory()
-        AcceleratorState._reset_state()  # the next Trainer brings its own DeepSpeed config
 
 
 def turn_dropout_off(model: nn.Module) -> None:
@@ -201,54 +203,6 @@ class _OneByOne(Trainer):
         logits = model(**inputs, use_cache=False).logits[:, :-1].flatten(0, 1)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return cross_entropy(logits, labels, ignore_index=_IGNORED, reduction="sum")
-
-
-def _one_row_a_step(arguments: TrainingArguments, rows: int) -> TrainingArguments:
-    changed = copy.copy(arguments)
-    values: dict[str, Any] = {
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "max_steps": rows,
-        "learning_rate": 0.0,
-        "weight_decay": 0.0,
-        "lr_scheduler_type": "constant",
-        "lr_scheduler_kwargs": {},
-        "warmup_steps": 0,
-        "neftune_noise_alpha": None,
-        "auto_find_batch_size": False,
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "logging_strategy": "no",
-        "eval_on_start": False,
-        "report_to": [],
-        "disable_tqdm": True,
-    }
-    if arguments.deepspeed_plugin is None:
-        values |= {"optim": "sgd", "optim_args": None, "optim_target_modules": None}
-    for name, value in values.items():
-        setattr(changed, name, value)
-    if arguments.deepspeed_plugin is not None:
-        _change_deepspeed(changed)
-    return changed
-
-
-def _change_deepspeed(arguments: TrainingArguments) -> None:
-    """Give ``arguments`` a DeepSpeed config of their own, with the same ZeRO stage and optimizer."""
-    plugin = arguments.deepspeed_plugin = copy.deepcopy(arguments.deepspeed_plugin)
-    plugin.gradient_accumulation_steps = 1
-    config = plugin.hf_ds_config.config
-    for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
-        config[key] = "auto"
-    config.pop("scheduler", None)
-    if "optimizer" in config:
-        config["optimizer"]["params"] = {
-            **config["optimizer"].get("params", {}),
-            "lr": 0.0,
-            "weight_decay": 0.0,
-        }
-    if getattr(arguments, "hf_deepspeed_config", None) is not None:
-        arguments.hf_deepspeed_config = plugin.hf_ds_config
-        plugin.hf_ds_config.trainer_config_process(arguments)
 
 
 def _trainable(model: nn.Module) -> list[str]:

@@ -24,7 +24,7 @@ _FACTS = "facts.json"
 ARGUMENT = "anchor_moments"
 RIGHT = (
     "the second_moments folder that SecondMomentsCallback or SFACallback(rule='fisher') left at the end of "
-    "the task before, or 'constant'"
+    "the task before, that of estimate_second_moments from rows of it, or 'constant'"
 )
 
 

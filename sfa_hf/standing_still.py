@@ -1,0 +1,76 @@
+"""A Trainer pass that takes gradients, on the engine that trains, and leaves the weights as they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate.state import AcceleratorState
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+
+def standing_still(arguments: TrainingArguments, **changes: Any) -> TrainingArguments:
+    """Copy ``arguments`` with a learning rate of 0, and without evaluation, checkpoints or logs.
+
+    Args:
+        arguments: of a training; not changed. Their DeepSpeed config keeps its stage and its optimizer.
+        **changes: further fields.
+    """
+    changed = copy.copy(arguments)
+    values: dict[str, Any] = {
+        "learning_rate": 0.0,
+        "weight_decay": 0.0,
+        "lr_scheduler_type": "constant",
+        "lr_scheduler_kwargs": {},
+        "warmup_steps": 0,
+        "neftune_noise_alpha": None,
+        "auto_find_batch_size": False,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "logging_strategy": "no",
+        "eval_on_start": False,
+        "load_best_model_at_end": False,
+        "push_to_hub": False,
+        "resume_from_checkpoint": None,
+        "report_to": [],
+        "disable_tqdm": True,
+        **changes,
+    }
+    for name, value in values.items():
+        setattr(changed, name, value)
+    if arguments.deepspeed_plugin is not None:
+        _change_deepspeed(changed)
+    return changed
+
+
+def _change_deepspeed(arguments: TrainingArguments) -> None:
+    """Give ``arguments`` a DeepSpeed config of their own, with the same ZeRO stage and optimizer."""
+    plugin = arguments.deepspeed_plugin = copy.deepcopy(arguments.deepspeed_plugin)
+    assert plugin is not None
+    plugin.gradient_accumulation_steps = arguments.gradient_accumulation_steps
+    config = plugin.hf_ds_config.config
+    for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        config[key] = "auto"
+    config.pop("scheduler", None)
+    if "optimizer" in config:
+        config["optimizer"]["params"] = {
+            **config["optimizer"].get("params", {}),
+            "lr": 0.0,
+            "weight_decay": 0.0,
+        }
+    if getattr(arguments, "hf_deepspeed_config", None) is not None:
+        arguments.hf_deepspeed_config = plugin.hf_ds_config
+        plugin.hf_ds_config.trainer_config_process(arguments)
+
+
+@contextmanager
+def alone(trainer: Trainer) -> Iterator[Trainer]:
+    """Run ``trainer`` quietly, and forget its engine afterwards: the next Trainer brings its own config."""
+    trainer.remove_callback(PrinterCallback)
+    try:
+        yield trainer
+    finally:
+        trainer.accelerator.free_memory()
+        AcceleratorState._reset_state()
