@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.image import imread
 
 from sfa_hf.reports.comparison import markdown, read_comparison, write_comparison_report
 from sfa_hf.reports.comparison.families import families
+from sfa_hf.reports.comparison.frontier import plot_frontier
 from tests.reports.comparisons import made_up
 from tests.reports.test_report import _Closed
 
@@ -54,3 +56,30 @@ def test_families_are_lines_along_their_strength(tmp_path: Path) -> None:
     betas = [method.options["beta"] for method in found["sfa"].lines("beta")[0].methods]
     assert betas == [0.1, 0.25, 0.5, 0.75]
     assert (found["l2"].strength, found["l2"].second) == ("lambda", "lambda")
+
+
+def test_lines_say_what_sets_them_apart_from_others_of_their_method(tmp_path: Path) -> None:
+    """Shuffle=0 is a number that one family has and the other has not."""
+    found = made_up(["math", "law"], [0])
+    like = next(method for method in found["methods"] if method["method"]["name"] == "sfa")
+    for shuffle in (None, 0):
+        for beta in (0.25, 0.5):
+            options = {"name": "sfa_fisher", "beta": beta, "moments": "tasks", "shuffle": shuffle}
+            found["methods"].append({**like, "label": f"{shuffle}-{beta}", "method": options})
+    (tmp_path / "comparison.json").write_text(json.dumps(found))
+    titles = [family.title for family in families(read_comparison(tmp_path))]
+    assert titles == ["sfa", "l2", "sfa_fisher", "sfa_fisher shuffle=0"]
+
+
+def test_many_lines_are_drawn_in_rows(tmp_path: Path) -> None:
+    found = made_up(["math", "law"], [0])
+    grid = [method for method in found["methods"] if method["method"]["name"] == "sfa"]
+    others = [
+        {**each, "label": each["label"] + "l2", "method": {**each["method"], "name": "l2"}} for each in grid
+    ]
+    heights = []
+    for methods in (found["methods"], found["methods"] + others):
+        (tmp_path / "comparison.json").write_text(json.dumps({**found, "methods": methods}))
+        plot_frontier(read_comparison(tmp_path), tmp_path / "frontier.png")
+        heights.append(imread(tmp_path / "frontier.png").shape[0])
+    assert heights[1] > 2 * heights[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -21,11 +21,13 @@ class Line:
         title: the method's name, and the options that tell the line from the family's others.
         option: that varies along it.
         methods: by the option's value, rising.
+        others: the options that tell it from the family's others, with their values.
     """
 
     title: str
     option: str
     methods: list[Method]
+    others: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class Family:
         groups: dict[tuple[float, ...], list[Method]] = {}
         for method in sorted(self.methods, key=lambda each: float(each.options[along])):
             groups.setdefault(tuple(float(method.options[option]) for option in others), []).append(method)
-        return [Line(self._title(others, values), along, groups[values]) for values in sorted(groups)]
+        return [self._line(along, dict(zip(others, key, strict=True)), groups[key]) for key in sorted(groups)]
 
-    def _title(self, options: Sequence[str], values: Sequence[float]) -> str:
-        pairs = zip(options, values, strict=True)
-        return " ".join([self.title, *(f"{symbol(option)}={value:g}" for option, value in pairs)])
+    def _line(self, along: str, others: dict[str, float], methods: list[Method]) -> Line:
+        words = [f"{symbol(option)}={value:g}" for option, value in others.items()]
+        return Line(" ".join([self.title, *words]), along, methods, others)
 
 
 def families(comparison: Comparison) -> list[Family]:
@@ -77,7 +79,7 @@ def families(comparison: Comparison) -> list[Family]:
 def _family(methods: list[Method], comparison: Comparison) -> Family:
     options = methods[0].options
     varying = [key for key in options if len({repr(method.options[key]) for method in methods}) > 1]
-    return Family(" ".join([methods[0].name, *_apart(methods[0], comparison)]), varying, methods)
+    return Family(" ".join([methods[0].name, *_apart(methods[0], varying, comparison)]), varying, methods)
 
 
 def _words(method: Method) -> dict[str, Any]:
@@ -85,13 +87,19 @@ def _words(method: Method) -> dict[str, Any]:
     return {key: value for key, value in method.options.items() if not _is_number(value)}
 
 
-def _apart(method: Method, comparison: Comparison) -> Iterator[str]:
-    """What the family's own words are, where the method is there with others too."""
+def _apart(method: Method, varying: list[str], comparison: Comparison) -> Iterator[str]:
+    """What all of the family has, and other entries of the same method have not."""
     namesakes = [each.options for each in comparison.methods if each.name == method.name]
-    for key, value in _words(method).items():
-        is_word = value is True or isinstance(value, str)
-        if is_word and any(options.get(key) != value for options in namesakes):
-            yield key if value is True else f"{key}={value}"
+    for key, value in method.options.items():
+        own = key not in varying and value is not None
+        if own and any(options.get(key) != value for options in namesakes):
+            yield _word(key, value)
+
+
+def _word(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return key if value else f"not {key}"
+    return f"{symbol(key)}={shown(value)}"
 
 
 def symbol(option: str) -> str:
