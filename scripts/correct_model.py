@@ -31,9 +31,8 @@ from sfa_hf.evaluation.table import aligned
 from sfa_hf.files import write_json
 from sfa_hf.models import load_model
 from sfa_hf.sequence import parse_overrides
-from sfa_hf.sequence.config import DataOptions
 from sfa_hf.sequence.training import checked_training
-from sfa_hf.tasks import Task, encode
+from sfa_hf.tasks import DataOptions, Task, encode
 from sfa_hf.tasks.named import named_tasks
 from sfa_hf.validation import as_config_error
 

@@ -39,8 +39,7 @@ from sfa_hf.files import read_json, write_json
 from sfa_hf.linearised import load_linearised
 from sfa_hf.models import load_model, resolve_model
 from sfa_hf.sequence import parse_overrides
-from sfa_hf.sequence.config import DataOptions
-from sfa_hf.tasks import Task
+from sfa_hf.tasks import DataOptions, Task
 from sfa_hf.tasks.named import named_tasks
 from sfa_hf.validation import as_config_error
 

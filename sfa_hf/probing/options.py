@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfa_hf.evaluation import EvaluationOptions
-from sfa_hf.sequence.config import DataOptions
+from sfa_hf.tasks import DataOptions
 
 
 class _Strict(BaseModel):

@@ -15,7 +15,7 @@ from sfa_hf.evaluation import EvaluationOptions
 from sfa_hf.methods import DEFAULT_METHOD, Method, make_method
 from sfa_hf.sequence.overrides import merged
 from sfa_hf.sequence.training import checked_training
-from sfa_hf.tasks import Encoding, Task, load_task
+from sfa_hf.tasks import DataOptions, Task, load_task
 from sfa_hf.validation import as_config_error
 
 
@@ -31,16 +31,6 @@ class ModelOptions(BaseModel):
 
     name_or_path: str
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-
-
-class DataOptions(Encoding):
-    """How rows become tokens, and where their files lie.
-
-    Attributes:
-        dir: folder that the tasks' relative file paths start from; relative to the current folder.
-    """
-
-    dir: str = "."
 
 
 class _Sections(BaseModel):

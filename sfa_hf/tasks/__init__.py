@@ -2,6 +2,7 @@
 
 from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
 from sfa_hf.tasks.encoding import (
+    DataOptions,
     Encoding,
     EncodingReport,
     RightPad,
@@ -14,6 +15,7 @@ from sfa_hf.tasks.encoding import (
 from sfa_hf.tasks.task import Row, Task, load_task
 
 __all__ = [
+    "DataOptions",
     "DataSource",
     "Encoding",
     "EncodingReport",

@@ -41,6 +41,16 @@ class Encoding(BaseModel):
     chat_template: bool = False
 
 
+class DataOptions(Encoding):
+    """How rows become tokens, and where their files lie.
+
+    Attributes:
+        dir: folder that the tasks' relative file paths start from; relative to the current folder.
+    """
+
+    dir: str = "."
+
+
 @dataclass(frozen=True)
 class EncodingReport:
     """What did not fit.
