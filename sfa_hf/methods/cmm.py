@@ -52,6 +52,7 @@ class CMM(Method):
     """
 
     KEEPS: ClassVar[tuple[str, ...]] = (FOLDER,)
+    STATISTICS: ClassVar[int] = 1
 
     name: Literal["cmm"] = "cmm"
     alpha: float = Field(default=0.4, ge=0, le=1)

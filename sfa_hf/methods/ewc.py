@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from transformers import TrainerCallback
@@ -38,6 +38,8 @@ class EWC(Method):
         fisher_rows: rows of a task that F_j is estimated from, drawn once; "all"; or None for 200, and all of
             a task that has fewer.
     """
+
+    STATISTICS: ClassVar[int] = 1
 
     name: Literal["ewc"] = "ewc"
     lambda_: float = Field(100.0, alias="lambda")

@@ -28,6 +28,7 @@ class SFAFisher(Method):
     """
 
     KEEPS: ClassVar[tuple[str, ...]] = (FOLDER,)
+    STATISTICS: ClassVar[int] = 1
 
     name: Literal["sfa_fisher"] = "sfa_fisher"
     beta: float = 0.5

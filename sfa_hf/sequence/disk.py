@@ -18,6 +18,8 @@ _ADAM_BYTES = 8
 """Two fp32 moments a parameter."""
 _MASTER_BYTES = 4
 """DeepSpeed's fp32 weights, beside the ones of the model."""
+_STATISTIC_BYTES = 4
+"""An fp32 value for each weight, such as EWC's F."""
 
 
 @dataclass(frozen=True)
@@ -29,39 +31,51 @@ class DiskNeed:
         checkpoint: bytes of one checkpoint: model, and optimizer with Adam's moments.
         models: how many tasks are still to be trained.
         checkpoints: how many are there at once: those kept, and the one that is being written.
+        statistics: bytes of what the method keeps of all these tasks beside their models.
     """
 
     model: int
     checkpoint: int
     models: int
     checkpoints: int
+    statistics: int = 0
 
     @property
     def total(self) -> int:
-        return self.models * self.model + self.checkpoints * self.checkpoint
+        return self.models * self.model + self.checkpoints * self.checkpoint + self.statistics
 
     def __str__(self) -> str:
         models = f"{self.models} models of {_gib(self.model)}"
+        statistics = f", {_gib(self.statistics)} of the method's own" if self.statistics else ""
         checkpoints = f"{self.checkpoints} checkpoints of about {_gib(self.checkpoint)}"
-        return f"about {_gib(self.total)} of disk ({models}, {checkpoints} while a task trains)"
+        return f"about {_gib(self.total)} of disk ({models}{statistics}, {checkpoints} while a task trains)"
 
 
 def disk_need(
-    model_bytes: int, itemsize: int, tasks: int, kept: int, arguments: TrainingArguments
+    model_bytes: int,
+    itemsize: int,
+    models: int,
+    kept: int,
+    arguments: TrainingArguments,
+    *,
+    statistics: int = 0,
 ) -> DiskNeed:
     """Work out what a run needs.
 
     Args:
         model_bytes: of one saved model.
         itemsize: bytes of one of its weights.
-        tasks: still to be trained.
+        models: still to be saved.
         kept: checkpoints kept of a task in training.
         arguments: of a task.
+        statistics: fp32 values a weight that the method will leave beside all the models.
     """
     saves = arguments.save_strategy != SaveStrategy.NO
     optimizer = _ADAM_BYTES + (_MASTER_BYTES + itemsize if arguments.deepspeed_plugin else 0)
-    checkpoint = model_bytes + model_bytes // itemsize * optimizer
-    return DiskNeed(model_bytes, checkpoint, tasks, kept + 1 if saves and tasks else 0)
+    weights = model_bytes // itemsize
+    checkpoint = model_bytes + weights * optimizer
+    checkpoints = kept + 1 if saves and models else 0
+    return DiskNeed(model_bytes, checkpoint, models, checkpoints, statistics * weights * _STATISTIC_BYTES)
 
 
 def safetensors_bytes(folder: str) -> int:

@@ -205,7 +205,8 @@ class _Run:
         models = sum(1 if self._is_kept_live(stage) else 2 for stage in stages)
         itemsize = getattr(torch, self.config.model.dtype).itemsize
         kept = max(map(checkpoints_kept, self.config.training))
-        need = disk_need(model_bytes, itemsize, models, kept, arguments)
+        statistics = self.method.STATISTICS * len(stages)
+        need = disk_need(model_bytes, itemsize, models, kept, arguments, statistics=statistics)
         check_room(self.folder.path, need, self._held_by_checkpoints())
 
     def _held_by_checkpoints(self) -> int:

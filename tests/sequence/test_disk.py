@@ -15,6 +15,9 @@ def test_what_a_run_needs_is_what_it_keeps_and_what_it_writes(tmp_path: Path) ->
     assert need == DiskNeed(model=4_000_000, checkpoint=12_000_000, models=3, checkpoints=3)
     assert need.total == 48_000_000
     assert disk_need(4_000_000, 4, 3, 2, arguments(tmp_path)).total == 12_000_000
+    half = disk_need(2_000_000, 2, 3, 2, arguments(tmp_path), statistics=3)
+    assert half.total == 6_000_000 + 12_000_000
+    assert "11.4 MiB of the method's own" in str(half)
 
 
 def test_too_little_room_is_refused_before_anything_is_written(tmp_path: Path) -> None:
