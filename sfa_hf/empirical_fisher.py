@@ -156,16 +156,9 @@ def estimate_fisher(
     turn_dropout_off(model)
     callback = FisherCallback(len(rows), str(facts.get("task", "the rows")))
     AcceleratorState._reset_state()
-    one_row: dict[str, Any] = {
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "max_steps": len(rows),
-    }
-    if arguments.deepspeed_plugin is None:
-        one_row |= {"optim": "sgd", "optim_args": None, "optim_target_modules": None}
     trainer = _OneByOne(
         model=model,
-        args=standing_still(arguments, **one_row),
+        args=standing_still(arguments, **_one_row_a_step(arguments, len(rows))),
         train_dataset=rows,
         data_collator=collator,
         callbacks=[callback],
@@ -203,6 +196,13 @@ class _OneByOne(Trainer):
         logits = model(**inputs, use_cache=False).logits[:, :-1].flatten(0, 1)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return cross_entropy(logits, labels, ignore_index=_IGNORED, reduction="sum")
+
+
+def _one_row_a_step(arguments: TrainingArguments, rows: int) -> dict[str, Any]:
+    steps = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": rows}
+    if arguments.deepspeed_plugin is not None:
+        return steps  # its config names the optimizer
+    return {**steps, "optim": "sgd", "optim_args": None, "optim_target_modules": None}
 
 
 def _trainable(model: nn.Module) -> list[str]:

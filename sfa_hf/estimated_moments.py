@@ -37,7 +37,7 @@ def estimate_second_moments(
     Example:
         >>> args = TrainingArguments("runs/law", per_device_train_batch_size=32)
         >>> moments = estimate_second_moments(model, args, math, "runs/math")
-        >>> SFACallback(beta=0.5, p=0.25, rule="fisher", anchor="runs/math/model", anchor_moments=moments)
+        >>> SFACallback(beta=0.25, p=0.25, rule="fisher", anchor="runs/math/model", anchor_moments=moments)
 
     Args:
         model: loaded for this; its weights keep their bits.

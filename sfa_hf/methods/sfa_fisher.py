@@ -31,7 +31,7 @@ class SFAFisher(Method):
     STATISTICS: ClassVar[int] = 1
 
     name: Literal["sfa_fisher"] = "sfa_fisher"
-    beta: float = 0.5
+    beta: float = 0.25
     p: float = 0.25
     merge_every: int | None = None
     power: float = 0.5
