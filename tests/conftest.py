@@ -5,11 +5,16 @@ This file also puts this folder on the import path, so that tests in every folde
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# Two threads on two cores, one of which compiles or belongs to another process, spend their time waiting for
+# each other: tiny models are faster on one. Before torch is imported; processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # DeepSpeed builds an op the first time that it is used, in a minute or more: a test whose processes were
 # waiting for a compiler would count as hung.

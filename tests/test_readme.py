@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,6 @@ def test_the_script_in_the_readme_merges_four_times(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", script[1]],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,
         timeout=400,
