@@ -230,6 +230,7 @@ def test_merges_gradients_and_slices(tmp_path: Path, ranks: int) -> None:
     assert covered == {name: weight.numel() for name, weight in tiny_model().named_parameters()}
 
 
+@pytest.mark.slow
 def test_hybrid_shards_on_four_processes(tmp_path: Path) -> None:
     made_up_past(tmp_path / "past", odd())
     results = run_ranks(hybrid, 4, folder=str(tmp_path))

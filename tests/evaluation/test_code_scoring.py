@@ -109,6 +109,7 @@ def on_each_process(folder: str) -> float:
 
 
 @needs_sandbox
+@pytest.mark.slow
 def test_two_processes_share_the_programs_and_change_nothing(tmp_path: Path) -> None:
     score, records = scored(tmp_path, batch_size=3, samples=3, temperature=1.0)
     assert run_ranks(on_each_process, 2, folder=str(tmp_path)) == [score.value] * 2

@@ -10,7 +10,8 @@ from tests.faults.survive import Endurance
 
 
 @pytest.mark.parametrize(
-    ("engine", "kills"), [("plain", 4), pytest.param("ddp", 2, marks=pytest.mark.slow), ("zero3", 2)]
+    ("engine", "kills"),
+    [("plain", 4), *(pytest.param(e, 2, marks=pytest.mark.slow) for e in ("ddp", "zero3"))],
 )
 def test_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path, engine: str, kills: int) -> None:
     outcome = Endurance(engine, tmp_path).survive(kills, seed=1)

@@ -12,7 +12,9 @@ from tests.faults.fault import Fault
 from tests.faults.survive import Endurance
 
 
-@pytest.mark.parametrize(("engine", "rank", "step"), [("plain", 0, 3), ("ddp", 1, 4)])
+@pytest.mark.parametrize(
+    ("engine", "rank", "step"), [pytest.param("plain", 0, 3, marks=pytest.mark.slow), ("ddp", 1, 4)]
+)
 def test_sigterm_while_a_task_trains(tmp_path: Path, engine: str, rank: int, step: int) -> None:
     """Several processes hear of it one step later, which is when they have agreed."""
     endurance, run = Endurance(engine, tmp_path), tmp_path / "run"
@@ -26,6 +28,7 @@ def test_sigterm_while_a_task_trains(tmp_path: Path, engine: str, rank: int, ste
     assert endurance.compare(run) == 0
 
 
+@pytest.mark.slow
 def test_sigterm_while_a_task_is_scored(tmp_path: Path) -> None:
     endurance, run = Endurance("plain", tmp_path), tmp_path / "run"
     scoring = Fault("records/after-1/.words", number=signal.SIGTERM)

@@ -119,6 +119,7 @@ print(resolve_model("builtin:pythia", Path(sys.argv[1]) / "cache", recipe))
 """
 
 
+@pytest.mark.slow
 def test_of_processes_that_ask_at_once_one_builds(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(

@@ -49,6 +49,7 @@ class _Killed(BaseException):
     """Stands for a signal: nothing catches it on the way."""
 
 
+@pytest.mark.slow
 def test_a_curve_leaves_training_alone_and_survives_a_kill(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
