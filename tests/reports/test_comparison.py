@@ -75,7 +75,9 @@ def test_many_lines_are_drawn_in_rows(tmp_path: Path) -> None:
     found = made_up(["math", "law"], [0])
     grid = [method for method in found["methods"] if method["method"]["name"] == "sfa"]
     others = [
-        {**each, "label": each["label"] + "l2", "method": {**each["method"], "name": "l2"}} for each in grid
+        {**each, "label": each["label"] + name, "method": {**each["method"], "name": name}}
+        for each in grid
+        for name in ("ema", "ties")
     ]
     heights = []
     for methods in (found["methods"], found["methods"] + others):

@@ -14,7 +14,7 @@ from sfa_hf.reports.comparison import drawing
 from sfa_hf.reports.comparison.families import Line, families, symbol
 from sfa_hf.reports.comparison.view import Comparison
 
-_CROWDED = 6
+_CROWDED = 9
 """Lines from which on they are drawn in several rows."""
 
 Families = list[list[Line]]
