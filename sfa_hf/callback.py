@@ -17,7 +17,7 @@ from sfa_hf.anchored import AnchoredCallback
 from sfa_hf.anchoring import recorded_attribute
 from sfa_hf.engines.optimizers import keeps_moments, second_moment_decay
 from sfa_hf.errors import ConfigError
-from sfa_hf.fisher_training import FisherOptions, FisherTraining
+from sfa_hf.fisher_training import FisherOptions, FisherTraining, refuse_second_saver
 from sfa_hf.merge import Merged, merge
 from sfa_hf.rules import TRAINING_RULES
 
@@ -132,6 +132,7 @@ class SFACallback(AnchoredCallback):
             raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
         if self.rule == "fisher":
             second_moment_decay(kwargs["optimizer"])  # refuses before anything is read
+            refuse_second_saver(state, allowed=1)
         self._every = self.merge_every or schedule.interval(self.p, state.max_steps)
         self._merges = schedule.merges_until(state.global_step, state.max_steps, self._every)
         self._last_merge = 0

@@ -6,12 +6,35 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from sfa_hf.anchor_moments import AnchorMoments, refuse_other_moments
 from sfa_hf.engines.base import Engine, Shard
+from sfa_hf.errors import ConfigError
 from sfa_hf.fisher_weights import EntryWeights, FisherWeights
 from sfa_hf.second_moments import SecondMoments
+
+
+def refuse_second_saver(state: TrainerState, *, allowed: int) -> None:
+    r"""Refuse a training in which \bar F of one callback would replace another's in ``second_moments``.
+
+    Args:
+        state: of a training that begins. At a resume nothing is refused: the Trainer's record of callbacks
+            grows with each save there.
+        allowed: how many ``SFACallback(rule="fisher")`` there may be.
+
+    Raises:
+        ConfigError: there are more.
+    """
+    if state.global_step > 0:
+        return
+    kept = (state.stateful_callbacks or {}).values()
+    states = [each for entry in kept for each in (entry if isinstance(entry, list) else [entry])]
+    savers = [each for each in states if each.get("args", {}).get("rule") == "fisher"]
+    if len(savers) > allowed:
+        problem = "of this training would be saved twice in output_dir, the second over the first"
+        right = "one SFACallback(rule='fisher'), or one SecondMomentsCallback, but not both"
+        raise ConfigError("second_moments", problem, right)
 
 
 @dataclass(frozen=True)

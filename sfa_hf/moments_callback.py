@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sfa_hf import engines
 from sfa_hf.anchor import by_device
+from sfa_hf.fisher_training import refuse_second_saver
 from sfa_hf.moment_folder import FOLDER, save_moments
 from sfa_hf.second_moments import SecondMoments
 
@@ -25,12 +26,14 @@ class SecondMomentsCallback(TrainerCallback):
 
     Raises:
         NotImplementedError: at the start of training, an optimizer without such moments.
-        ConfigError: at the end of training, no room in ``output_dir``.
+        ConfigError: at the start of training, an ``SFACallback(rule="fisher")`` beside it, which saves its
+            own; at the end, no room in ``output_dir``.
     """
 
     def on_train_begin(
-        self, _: TrainingArguments, __: TrainerState, ___: TrainerControl, **kwargs: Any
+        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **kwargs: Any
     ) -> None:
+        refuse_second_saver(state, allowed=0)
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
         self._moments = SecondMoments(self._engine, kwargs["optimizer"])
 

@@ -399,6 +399,16 @@ def test_missing_moments_are_named_when_training_begins(
         train(tmp_path, [SFACallback(rule="fisher", **options)], **ADAM)
 
 
+@pytest.mark.parametrize("second", [SFACallback(rule="fisher", include="mlp"), SecondMomentsCallback()])
+def test_a_second_saver_of_moments_is_refused_before_anything_is_written(
+    tmp_path: Path, trained: Path, second: TrainerCallback
+) -> None:
+    first = SFACallback(rule="fisher", anchor=trained / "model", exclude="mlp")
+    with pytest.raises(ConfigError, match="second_moments: of this training would be saved twice"):
+        train(tmp_path, [first, second], **ADAM)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_diverged_training_is_told_instead_of_merged(tmp_path: Path) -> None:
     class Diverge(TrainerCallback):
         def on_step_end(self, args, state, control, optimizer=None, model=None, **kwargs) -> None:
