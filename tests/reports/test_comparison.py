@@ -52,7 +52,7 @@ def test_families_are_lines_along_their_strength(tmp_path: Path) -> None:
     found = {family.title: family for family in families(comparison)}
     assert list(found) == ["sfa", "l2"]
     assert (found["sfa"].strength, found["sfa"].second) == ("beta", "p")
-    assert [line.title for line in found["sfa"].lines("beta")] == ["sfa p=0.25", "sfa p=0.5", "sfa p=1"]
+    assert [line.title for line in found["sfa"].lines("beta")] == ["sfa-p0.25", "sfa-p0.5", "sfa-p1"]
     betas = [method.options["beta"] for method in found["sfa"].lines("beta")[0].methods]
     assert betas == [0.1, 0.25, 0.5, 0.75]
     assert (found["l2"].strength, found["l2"].second) == ("lambda", "lambda")
@@ -67,8 +67,11 @@ def test_lines_say_what_sets_them_apart_from_others_of_their_method(tmp_path: Pa
             options = {"name": "sfa_fisher", "beta": beta, "moments": "tasks", "shuffle": shuffle}
             found["methods"].append({**like, "label": f"{shuffle}-{beta}", "method": options})
     (tmp_path / "comparison.json").write_text(json.dumps(found))
-    titles = [family.title for family in families(read_comparison(tmp_path))]
+    found_families = families(read_comparison(tmp_path))
+    titles = [family.title for family in found_families]
     assert titles == ["sfa", "l2", "sfa_fisher", "sfa_fisher shuffle=0"]
+    lines = [line for family in found_families for line in family.lines(family.strength)]
+    assert [line.title for line in lines[-2:]] == titles[-2:]  # their labels have nothing in common
 
 
 def test_many_lines_are_drawn_in_rows(tmp_path: Path) -> None:
@@ -84,4 +87,4 @@ def test_many_lines_are_drawn_in_rows(tmp_path: Path) -> None:
         (tmp_path / "comparison.json").write_text(json.dumps({**found, "methods": methods}))
         plot_frontier(read_comparison(tmp_path), tmp_path / "frontier.png")
         heights.append(imread(tmp_path / "frontier.png").shape[0])
-    assert heights[1] > 2 * heights[0]
+    assert heights[1] > 3 * heights[0]  # a row for each p, and one for l2, which has none

@@ -22,6 +22,8 @@ _SIDES = ((1, 1), (-1, -1), (-1, 1), (1, -1))
 """Right or left of a point, above or below it."""
 REFERENCE = "0.45"
 """Grey, of what the methods are held against."""
+_GREY = 7
+"""Place of another grey among matplotlib's ten colours."""
 
 
 def shades(count: int, family: int) -> list[Color]:
@@ -34,7 +36,8 @@ def shades(count: int, family: int) -> list[Color]:
 
 def single_color(index: int) -> Color:
     """The colour of a method that stands alone."""
-    return mpl.colormaps["tab10"](index % 10)
+    places = [place for place in range(10) if place != _GREY]
+    return mpl.colormaps["tab10"](places[index % len(places)])
 
 
 @dataclass(frozen=True)

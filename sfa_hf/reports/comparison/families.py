@@ -18,7 +18,8 @@ class Line:
     """Methods that differ in one option.
 
     Attributes:
-        title: the method's name, and the options that tell the line from the family's others.
+        title: what the labels of its methods are without the option that varies; where they have nothing
+            in common, the method's name and the options that tell the line from others.
         option: that varies along it.
         methods: by the option's value, rising.
         others: the options that tell it from the family's others, with their values.
@@ -63,8 +64,10 @@ class Family:
         return [self._line(along, dict(zip(others, key, strict=True)), groups[key]) for key in sorted(groups)]
 
     def _line(self, along: str, others: dict[str, float], methods: list[Method]) -> Line:
+        labels = {_without(along, method) for method in methods}
         words = [f"{symbol(option)}={value:g}" for option, value in others.items()]
-        return Line(" ".join([self.title, *words]), along, methods, others)
+        title = labels.pop() if len(labels) == 1 else " ".join([self.title, *words])
+        return Line(title, along, methods, others)
 
 
 def families(comparison: Comparison) -> list[Family]:
@@ -80,6 +83,13 @@ def _family(methods: list[Method], comparison: Comparison) -> Family:
     options = methods[0].options
     varying = [key for key in options if len({repr(method.options[key]) for method in methods}) > 1]
     return Family(" ".join([methods[0].name, *_apart(methods[0], varying, comparison)]), varying, methods)
+
+
+def _without(option: str, method: Method) -> str:
+    """A method's label without an option, as sfa_hf/comparison/entries.py writes it."""
+    value = float(method.options[option])
+    text = f"{value:.17g}" if value.is_integer() else str(value)
+    return method.label.replace(f"-{option}{text}", "", 1)
 
 
 def _words(method: Method) -> dict[str, Any]:

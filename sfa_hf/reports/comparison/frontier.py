@@ -17,8 +17,7 @@ from sfa_hf.reports.comparison.view import Comparison
 _CROWDED = 9
 """Lines from which on they are drawn in several rows."""
 
-Families = list[list[Line]]
-"""The lines of each family; a family keeps its place, and so its colours, in every row."""
+Row = list[tuple[Line, drawing.Color]]
 
 
 def plot_frontier(comparison: Comparison, path: Path) -> bool:
@@ -30,9 +29,9 @@ def plot_frontier(comparison: Comparison, path: Path) -> bool:
     methods = [method for lines in found for line in lines for method in line.methods]
     has_displacement = any("displacement" in method.figures for method in methods)
     canvas = Canvas(figsize=(13 if has_displacement else 8, 0.8 + 4.8 * len(rows)), layout="constrained")
-    axes = canvas.subplots(len(rows), 1 + has_displacement, sharex="col", sharey=True, squeeze=False)
-    for pair, (title, lines) in zip(axes, rows.items(), strict=True):
-        _draw_row(pair, comparison, lines)
+    axes = canvas.subplots(len(rows), 1 + has_displacement, sharex="col", sharey="row", squeeze=False)
+    for pair, (title, row) in zip(axes, rows.items(), strict=True):
+        _draw_row(pair, comparison, row)
         pair[0].set_title(title, loc="left", fontsize=10)
         pair[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8)
     axes[-1][0].set_xlabel(drawing.new_label(comparison))
@@ -42,38 +41,57 @@ def plot_frontier(comparison: Comparison, path: Path) -> bool:
     return True
 
 
-def _rows(found: Families) -> Mapping[str, Families]:
-    """One row; or of many lines one for each value of the option that tells most of them apart."""
+def _rows(found: list[list[Line]]) -> Mapping[str, Row]:
+    """One row; or of many lines one for each value of the option that tells most of them apart.
+
+    Lines of methods that have no such option come last, in a row of their own.
+    """
     options = Counter(option for lines in found for line in lines for option in line.others)
     if sum(map(len, found)) < _CROWDED or not options:
-        return {"": found}
+        return {"": list(_shaded(found))}
     option = options.most_common(1)[0][0]
-    values = sorted({line.others[option] for lines in found for line in lines if option in line.others})
-    return {f"{symbol(option)} = {value:g}": _of(found, option, value) for value in values}
+    every = [line for lines in found for line in lines]
+    values = sorted({line.others[option] for line in every if option in line.others})
+    colors = _colors_across_rows(found, option)
+    rows = {
+        f"{symbol(option)} = {value:g}": [
+            (line, colors[line.title]) for line in every if line.methods[0].options.get(option) == value
+        ]
+        for value in values
+    }
+    without = [line for line in every if line.methods[0].options.get(option) not in values]
+    names = ", ".join(dict.fromkeys(line.methods[0].name for line in without))
+    return rows | ({names: [(line, colors[line.title]) for line in without]} if without else {})
 
 
-def _of(found: Families, option: str, value: float) -> Families:
-    """The lines with that value, and those of methods without the option."""
-    return [
-        [line for line in lines if line.methods[0].options.get(option, value) == value] for lines in found
-    ]
+def _shaded(found: list[list[Line]]) -> Iterator[tuple[Line, drawing.Color]]:
+    """A family's lines are shades of one colour."""
+    for index, lines in enumerate(found):
+        yield from zip(lines, drawing.shades(len(lines), index), strict=True)
 
 
-def _draw_row(axes: Sequence[Axes], comparison: Comparison, lines: Families) -> None:
+def _colors_across_rows(found: list[list[Line]], option: str) -> dict[str, drawing.Color]:
+    """Colours by title: lines that differ in the rows' option alone have the same in every row."""
+    places: dict[str, int] = {}
+    colors: dict[str, drawing.Color] = {}
+    for family, lines in enumerate(found):
+        for line in lines:
+            rest = {key: value for key, value in line.others.items() if key != option}
+            place = places.setdefault(f"{family} {rest}", len(places))
+            colors[line.title] = drawing.single_color(place)
+    return colors
+
+
+def _draw_row(axes: Sequence[Axes], comparison: Comparison, row: Row) -> None:
     left = drawing.old_and_new(comparison)
     right = replace(left, x="displacement", x_scale=1.0)
     for axis, plane in zip(axes, (left, right), strict=False):
-        for place, (line, color) in enumerate(_colored(lines)):
+        for place, (line, color) in enumerate(row):
             drawing.draw_line(axis, plane, line, color, place)
         _draw_plain(axis, comparison, plane)
         axis.margins(0.08)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel(drawing.past_label(comparison))
-
-
-def _colored(found: Families) -> Iterator[tuple[Line, drawing.Color]]:
-    for index, lines in enumerate(found):
-        yield from zip(lines, drawing.shades(len(lines), index), strict=True)
 
 
 def _draw_plain(axis: Axes, comparison: Comparison, plane: drawing.Plane) -> None:
