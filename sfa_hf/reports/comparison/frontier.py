@@ -44,7 +44,7 @@ def plot_frontier(comparison: Comparison, path: Path) -> bool:
 def _rows(found: list[list[Line]]) -> Mapping[str, Row]:
     """One row; or of many lines one for each value of the option that tells most of them apart.
 
-    Lines of methods that have no such option come last, in a row of their own.
+    Lines without the option, or with a value of it that no other line has, come last, in a row of their own.
     """
     options = Counter(option for lines in found for line in lines for option in line.others)
     if sum(map(len, found)) < _CROWDED or not options:
