@@ -6,9 +6,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
+from sfa_hf.engines.sharded import is_sharded
 from sfa_hf.tasks.encoding import collator
 
 
@@ -29,7 +29,7 @@ class LiveModel:
         self.model = extract_model_from_parallel(model)
         self.tokenizer = tokenizer
         parameters = list(self.model.parameters())
-        self.sharded = any(isinstance(each, DTensor) or hasattr(each, "ds_id") for each in parameters)
+        self.sharded = any(map(is_sharded, parameters))
         own = self.model.generation_config.eos_token_id
         ends = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
         self.end_ids: list[int] = sorted({each for each in ends if each is not None})

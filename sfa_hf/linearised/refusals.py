@@ -6,6 +6,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from transformers import PreTrainedModel
 
+from sfa_hf.engines.sharded import is_partitioned
+
 FAMILIES = ("gpt_neox", "llama", "qwen2")
 """Model types whose linearisation is tested against finite differences."""
 
@@ -54,5 +56,5 @@ def refuse_setup(model: nn.Module) -> None:
         raise refuse("a model under FSDP1", ENGINES)
     if any(isinstance(module, FSDPModule) for module in model.modules()):
         raise refuse("a model under FSDP2, whose weights are sharded", ENGINES)
-    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+    if any(map(is_partitioned, model.parameters())):
         raise refuse("a model under ZeRO-3, whose weights are partitioned", ENGINES)

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from transformers import TrainingArguments
 
 from sfa_hf.engines.build_locks import warn_of_build_locks
+from sfa_hf.engines.placed import placed
 from sfa_hf.engines.zero_init import saved_bytes
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import check_tasks
@@ -30,7 +31,7 @@ from sfa_hf.sequence.outcome import Outcome
 from sfa_hf.sequence.preemption import Preemption
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
 from sfa_hf.sequence.sealed import damage
-from sfa_hf.sequence.stage import Trained, collect, loaded, placed, trained
+from sfa_hf.sequence.stage import Trained, collect, loaded, trained
 from sfa_hf.sequence.training import checkpoints_kept, training_arguments
 
 logger = logging.getLogger(__name__)

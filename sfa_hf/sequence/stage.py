@@ -12,13 +12,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
-from transformers.integrations.deepspeed import deepspeed_init, is_deepspeed_zero3_enabled
 
 from sfa_hf import engines
 from sfa_hf.callback import ANCHOR_WEIGHT
-from sfa_hf.engines.compute_copy import cast_as_deepspeed
 from sfa_hf.engines.zero_init import join_deepspeed
 from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
@@ -150,20 +147,6 @@ def loaded(start: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizer
     """Load a model; under ZeRO-3, which living TrainingArguments tell of, partitioned while it is read."""
     join_deepspeed()
     return load_model(start, dtype)
-
-
-def placed(model: PreTrainedModel, arguments: TrainingArguments) -> nn.Module:
-    """Put a loaded model where, and into the precision in which, the Trainer would hold it after training."""
-    trainer = Trainer(model=model, args=arguments)
-    if is_deepspeed_zero3_enabled():
-        deepspeed_init(trainer, num_training_steps=0, inference=True)
-        trainer.accelerator.prepare(model)
-        return model
-    if trainer.is_deepspeed_enabled:
-        if arguments.bf16 or arguments.fp16:
-            cast_as_deepspeed(model, torch.bfloat16 if arguments.bf16 else torch.float16)
-        return model.to(arguments.device)
-    return trainer.accelerator.prepare_model(model, evaluation_mode=True)
 
 
 def _save_whole_models(arguments: TrainingArguments) -> None:
