@@ -17,16 +17,28 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # DeepSpeed builds an op the first time that it is used, in a minute or more: a test whose processes were
-# waiting for a compiler would count as hung.
+# waiting for a compiler would count as hung. torch's lock outlives a build that was killed, and the next one
+# waits for it for ever: FileLock's does not, and who holds it may clear torch's away.
 _BUILD = """
+import os, pathlib
 from deepspeed.accelerator import get_accelerator
-for name in ("CPUAdamBuilder", "FusedAdamBuilder", "ShareMemCommBuilder"):
-    builder = get_accelerator().create_op_builder(name)
-    if builder is not None:
-        builder.load(verbose=False)
+from filelock import FileLock
+folder = pathlib.Path(os.environ["TORCH_EXTENSIONS_DIR"])
+with FileLock(folder / "building"):
+    for left in folder.glob("*/lock"):
+        left.unlink()
+    for name in ("CPUAdamBuilder", "FusedAdamBuilder", "ShareMemCommBuilder"):
+        builder = get_accelerator().create_op_builder(name)
+        if builder is not None:
+            builder.load(verbose=False)
 """
-_NEED_OPS = ("distributed", "faults", "evaluation/test_sharing.py")
+_NEED_OPS = ("distributed", "faults", "evaluation/test_sharing.py", "test_readme.py")
 _builds = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests a folder of ops of their own, so that no other program's lock can hold them up."""
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(config.cache.mkdir("deepspeed_ops"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch.utils.cpp_extension import get_default_build_root
 
 _logger = logging.getLogger(__name__)
 
 
-def warn_of_build_locks() -> None:
-    """Name each lock: torch waits for it without a word, and for ever if its owner was killed."""
+def warn_of_build_locks(training: Mapping[str, Any]) -> None:
+    """Name each lock to a run under DeepSpeed: torch waits for it in silence, even if its owner was killed.
+
+    Args:
+        training: The ``training`` section of the run's first task. Its ``deepspeed``, or a launch by
+            ``accelerate launch`` with DeepSpeed, says that ops will be loaded.
+    """
+    if not training.get("deepspeed") and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true":
+        return
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in sorted(root.glob("**/lock")):
         _logger.warning(

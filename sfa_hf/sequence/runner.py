@@ -79,7 +79,7 @@ class _Run:
         found = None if config.overwrite else self.folder.read()
         self.state = found or RunState()
         self.continued = found is not None
-        warn_of_build_locks()
+        warn_of_build_locks(config.training[0])
         self._arguments(0)  # refuses values that do not go together, and starts the process group
         self.processes = joined_processes()
         self.outcome = Outcome(config, self.folder, self.state, self.processes)
