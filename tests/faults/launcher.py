@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from sfa_hf.cli import run_main
+from sfa_hf.sequence import make_config, run_sequence
+from tests import launches
 from tests.faults.fault import Fault
 
 
@@ -27,31 +26,21 @@ def launch(values: dict[str, Any], ranks: int, log: Path, fault: Fault | None, s
     Returns:
         Exit codes by rank; minus the signal's number for one that was killed.
     """
-    requests, answers = _server()
-    request = {
-        "values": values,
-        "ranks": ranks,
-        "log": str(log),
-        "fault": asdict(fault) if fault else None,
-        "seconds": seconds,
-    }
-    print(json.dumps(request), file=requests, flush=True)
-    codes = json.loads(answers.readline())
-    assert codes is not None, f"a process hung:\n{log.read_text(errors='replace')[-12000:]}"
-    return codes
+    ended = launches.launch(
+        f"{__name__}:run",
+        {"values": values, "fault": asdict(fault) if fault else None},
+        [log] * ranks,
+        seconds=seconds,
+        together=False,
+        distributed=ranks > 1,
+        ops=["ShareMemCommBuilder"] if "deepspeed" in values["training"] else [],
+    )
+    assert not ended.hung, f"a process hung:\n{log.read_text(errors='replace')[-12000:]}"
+    return ended.codes
 
 
-@cache
-def _server() -> tuple[TextIO, TextIO]:
-    """Where to write requests to the process that forks, and to read its answers; it ends with its input."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), *sys.path])),
-        "OMP_NUM_THREADS": "1",
-    }
-    reading, writing = os.pipe()
-    command = [sys.executable, "-m", "tests.faults.server", str(writing)]
-    server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True, pass_fds=[writing])
-    os.close(writing)
-    assert server.stdin is not None
-    return server.stdin, os.fdopen(reading)
+def run(values: dict[str, Any], fault: dict[str, Any] | None) -> None:
+    """Run a sequence in one of the processes, in which a fault may be armed."""
+    if fault is not None and fault["rank"] == int(os.environ.get("RANK", "0")):
+        Fault(**fault).arm()
+    run_main(lambda _: print(run_sequence(make_config(values))))
