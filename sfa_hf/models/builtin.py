@@ -1,7 +1,8 @@
-"""Small models of three families, built in half a minute, for demos and tests without a download."""
+"""Small models of three families, built once in about a minute, for demos and tests without a download."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from sfa_hf.models import cache
 from sfa_hf.models.pretraining import pretrain, reproducible
 from sfa_hf.models.text import documents, task_words
 from sfa_hf.models.tokenizer import train_tokenizer
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def built(recipe: Recipe, cache_dir: Path | None = None) -> Path:
 
 
 def _build(recipe: Recipe, target: Path) -> None:
+    _logger.info("building the built-in model %s, once: about a minute", recipe.family)
     texts = documents(recipe.documents, recipe.seed)
     words = texts + task_words(recipe.documents // 4, recipe.seed)
     tokenizer = train_tokenizer(words, recipe.family, recipe.vocabulary, recipe.positions)

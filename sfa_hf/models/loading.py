@@ -23,7 +23,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 def resolve_model(name_or_path: str, cache_dir: Path | None = None, recipe: Recipe | None = None) -> str:
     """Where the model lies: a folder, or a Hub id as it was given.
 
-    A built-in model is built the first time (half a minute on two cores) and found in the cache afterwards;
+    A built-in model is built the first time (about a minute) and found in the cache afterwards;
     several processes may ask at once, one builds. Call it before any process group or DeepSpeed set-up, which
     a model under construction must not see.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def pretrain(
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
     model.train()
-    for _ in range(recipe.steps):
+    # None is tqdm's word for "unless it is a terminal".
+    for _ in tqdm(range(recipe.steps), desc="pre-training", unit="step", leave=False, disable=None):
         ids = _windows(stream, recipe.batch, recipe.window)
         model(input_ids=ids, labels=ids).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
