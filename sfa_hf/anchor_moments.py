@@ -55,7 +55,7 @@ class AnchorMoments:
         output_dir: the training's.
 
     Raises:
-        ConfigError: there are no second moments.
+        ConfigError: there are no second moments, or they lie where this training will save its own.
     """
 
     def __init__(self, given: str | None, anchor: str | None, shuffle: int | None, output_dir: str) -> None:
@@ -63,6 +63,7 @@ class AnchorMoments:
         self._source = CONSTANT if given == CONSTANT else str(find_moments(given, anchor))
         self._folder = None if given == CONSTANT else MomentFolder(Path(self._source))
         self._store: Store | None = None
+        self._refuse_own_place()
 
     def take(
         self, engine: Engine, shards: Sequence[Shard], device: str, rank: int
@@ -114,6 +115,12 @@ class AnchorMoments:
         """Give back what only this process used."""
         if self._store is not None:
             self._store.release()
+
+    def _refuse_own_place(self) -> None:
+        """What is saved at the end would replace them: started again, a task would count twice."""
+        if self._folder is not None and Path(self._source).resolve() == (self._output_dir / FOLDER).resolve():
+            problem = f"{self._source} is where this training will save its own"
+            raise ConfigError(ARGUMENT, problem, "another output_dir than theirs")
 
     def _read(self, shard: Shard) -> Tensor:
         assert self._folder is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -16,7 +15,7 @@ from transformers.trainer_utils import SaveStrategy
 from sfa_hf import engines, options
 from sfa_hf.anchoring import ANCHOR_DTYPES, AnchorTaker, recorded_anchor
 from sfa_hf.errors import ConfigError
-from sfa_hf.resumed import load_what_was_left
+from sfa_hf.resumed import complete_best, complete_resume
 from sfa_hf.trainer_log import TrainerLog
 
 
@@ -79,13 +78,14 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         self._engine = engines.attach(model, kwargs["optimizer"])
         self._log = TrainerLog()
         self._check_patterns(model)
-        if state.global_step > 0:
-            load_what_was_left(
-                self._engine, model, Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-            )
+        complete_resume(self._engine, model, args, state)
         self._take_anchor(model, args, state)
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        del control
+        complete_best(self._engine, kwargs["model"], args, state)
         del self._theta_o, self._engine, self._log
         self._taker.release()
 

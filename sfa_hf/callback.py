@@ -162,13 +162,15 @@ class SFACallback(AnchoredCallback):
         if stopped_early and state.global_step != self._last_merge:
             self._merge(args, state, control)
 
-    def on_train_end(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self._fisher is not None:
             if state.global_step > 0:
                 self._fisher.end(self._shards())
             self._fisher.release()
         del self._fisher
-        super().on_train_end()
+        super().on_train_end(args, state, control, **kwargs)
 
     def _merge(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         start = time.perf_counter()

@@ -14,7 +14,7 @@ from sfa_hf import engines, options, shard_file
 from sfa_hf.anchor import Anchor, by_device
 from sfa_hf.anchor_store import choose_store
 from sfa_hf.fisher_folder import parts
-from sfa_hf.resumed import load_what_was_left
+from sfa_hf.resumed import complete_resume
 from sfa_hf.shard_folder import ShardFolder, save_shard_folder
 from sfa_hf.trainer_log import TrainerLog
 
@@ -58,7 +58,7 @@ class EMACallback(TrainerCallback):
         read = _own_weights
         if state.global_step > 0:
             checkpoint = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-            load_what_was_left(self._engine, kwargs["model"], checkpoint)
+            complete_resume(self._engine, kwargs["model"], args, state)
             read = _saved(checkpoint).read
         shards = self._engine.shards()
         store = choose_store(self.device, shards, Path())

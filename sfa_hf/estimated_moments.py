@@ -2,12 +2,13 @@ r"""\bar F for a model that came without: a pass over rows of what it knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, DistributedType
 from datasets import Dataset
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -55,14 +56,29 @@ def estimate_second_moments(
     """
     if len(rows) == 0:
         raise ConfigError("rows", "are none", "rows of the tasks before")
-    AcceleratorState._reset_state()
-    trainer = Trainer(
-        model=model,
-        args=standing_still(args, output_dir=str(output_dir), num_train_epochs=1, max_steps=-1),
-        train_dataset=rows,
-        data_collator=data_collator,
-        callbacks=[SecondMomentsCallback()],
-    )
-    with alone(trainer):
-        trainer.train()
+    with _state_kept():
+        trainer = Trainer(
+            model=model,
+            args=standing_still(args, output_dir=str(output_dir), num_train_epochs=1, max_steps=-1),
+            train_dataset=rows,
+            data_collator=data_collator,
+            callbacks=[SecondMomentsCallback()],
+        )
+        with alone(trainer):
+            trainer.train()
     return Path(output_dir, FOLDER)
+
+
+@contextmanager
+def _state_kept() -> Iterator[None]:
+    """Begin with no state of accelerate's, and give the one before back to the Trainers that live with it.
+
+    Not one of DeepSpeed: it holds the config of the Trainer before, and the next one brings its own.
+    """
+    kept = dict(AcceleratorState._shared_state)
+    AcceleratorState._reset_state()
+    try:
+        yield
+    finally:
+        if kept.get("distributed_type") != DistributedType.DEEPSPEED:
+            AcceleratorState._shared_state.update(kept)

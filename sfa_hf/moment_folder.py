@@ -117,7 +117,7 @@ def find_moments(given: str | None, anchor: str | None) -> Path:
         return Path(given).expanduser()
     if anchor is None:
         raise ConfigError(ARGUMENT, "None, and anchor=None is no folder to look beside", RIGHT)
-    folder = Path(anchor).expanduser()
+    folder = Path(anchor).expanduser().resolve()
     for place in (folder / FOLDER, folder.parent / FOLDER):
         if place.is_dir():
             return place

@@ -11,6 +11,7 @@ from sfa_hf import engines
 from sfa_hf.anchor import by_device
 from sfa_hf.fisher_training import refuse_second_saver
 from sfa_hf.moment_folder import FOLDER, save_moments
+from sfa_hf.resumed import complete_best, complete_resume
 from sfa_hf.second_moments import SecondMoments
 
 
@@ -25,21 +26,24 @@ class SecondMomentsCallback(TrainerCallback):
         >>> Trainer(model, args, train_dataset=math, callbacks=[SecondMomentsCallback()]).train()
 
     Raises:
-        NotImplementedError: at the start of training, an optimizer without such moments.
+        NotImplementedError: at the start of training, an optimizer without such moments, or weights (and so
+            moments) in 16 bits.
         ConfigError: at the start of training, an ``SFACallback(rule="fisher")`` beside it, which saves its
             own; at the end, no room in ``output_dir``.
     """
 
     def on_train_begin(
-        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, __: TrainerControl, **kwargs: Any
     ) -> None:
         refuse_second_saver(state, allowed=0)
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
         self._moments = SecondMoments(self._engine, kwargs["optimizer"])
+        complete_resume(self._engine, kwargs["model"], args, state)
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any
+        self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
     ) -> None:
+        complete_best(self._engine, kwargs["model"], args, state)
         if state.global_step > 0:
             shards = by_device(self._engine.shards())
             save_moments(

@@ -1,4 +1,4 @@
-"""What the Trainer leaves undone when it loads a checkpoint."""
+"""What the Trainer leaves undone when it loads a checkpoint, to resume from or as the best one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ import logging
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerState, TrainingArguments
 
 from sfa_hf.anchor_files import AnchorFiles
 from sfa_hf.engines.base import Engine
 from sfa_hf.errors import ConfigError
 
 _logger = logging.getLogger(__name__)
+
+
+def complete_resume(engine: Engine, model: object, args: TrainingArguments, state: TrainerState) -> None:
+    """:func:`load_what_was_left` where a training resumes: of its step's checkpoint in ``output_dir``."""
+    if state.global_step > 0:
+        load_what_was_left(engine, model, Path(str(args.output_dir), f"checkpoint-{state.global_step}"))
+
+
+def complete_best(engine: Engine, model: object, args: TrainingArguments, state: TrainerState) -> None:
+    """:func:`load_what_was_left` where a training has ended with ``load_best_model_at_end``."""
+    if args.load_best_model_at_end and state.best_model_checkpoint:
+        load_what_was_left(engine, model, Path(state.best_model_checkpoint))
 
 
 @torch.no_grad()
@@ -45,7 +57,7 @@ def load_what_was_left(engine: Engine, model: object, checkpoint: Path) -> list[
         shard.data.copy_(files.read(shard))
     if left:
         _logger.warning(
-            "the Trainer resumed without %s, which the checkpoint has under another name: loaded now",
+            "the Trainer loaded a checkpoint without %s, which has another name in its files: loaded now",
             ", ".join(shard.name for shard in left),
         )
         engine.publish()

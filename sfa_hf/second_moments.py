@@ -29,12 +29,19 @@ class SecondMoments:
         decay: \beta_2.
 
     Raises:
-        NotImplementedError: the optimizer keeps no such moment, or in another form.
+        NotImplementedError: the optimizer keeps no such moment, or in another form; or the weights that it
+            steps are in 16 bits, and its moments with them: v times 0.999 is then rounded back to v.
     """
 
     def __init__(self, engine: Engine, optimizer: Any) -> None:
         self._engine = engine
         self.decay = second_moment_decay(optimizer)
+        narrow = {str(shard.data.dtype) for shard in engine.shards() if shard.data.dtype.itemsize < 4}
+        if narrow:
+            raise NotImplementedError(
+                f"second moments of weights in {', '.join(sorted(narrow))} are too rounded to weigh a merge; "
+                "supported: weights loaded in float32, computed in 16 bits by bf16=True"
+            )
 
     def of_shard(self, shard: Shard) -> Tensor:
         """F of a shard, rounded to fp32, where the shard is; a new tensor."""

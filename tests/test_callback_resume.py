@@ -12,8 +12,10 @@ import torch
 from safetensors import safe_open
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainerCallback
 
-from sfa_hf import SFACallback
+from sfa_hf import SecondMomentsCallback, SFACallback
+from sfa_hf.engines import Shard
 from sfa_hf.errors import ConfigError
+from sfa_hf.moment_folder import MomentFolder
 from tests.tiny_training import VOCABULARY, tiny_model, train, weights
 
 CHECKPOINTS: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5}
@@ -180,7 +182,39 @@ def test_tensors_that_the_trainer_does_not_find_in_a_checkpoint_are_loaded(tmp_p
         tmp_path, [SFACallback()], model=tiny_neox(1), resume_from_checkpoint=checkpoint, **CHECKPOINTS
     )
     assert_same(resumed, whole)
-    assert "resumed without lm_head.weight" in caplog.text
+    assert "loaded a checkpoint without lm_head.weight" in caplog.text
+
+
+def test_so_are_they_where_only_second_moments_are_left(tmp_path: Path) -> None:
+    whole = train(tmp_path, [SecondMomentsCallback()], model=tiny_neox(0), **CHECKPOINTS)
+    expected = read_moments(tmp_path, whole)
+    again = {**CHECKPOINTS, "resume_from_checkpoint": str(tmp_path / "checkpoint-5")}
+    resumed = train(tmp_path, [SecondMomentsCallback()], model=tiny_neox(1), **again)
+    kept = weights(whole.model)
+    assert all(value.equal(kept[name]) for name, value in weights(resumed.model).items())
+    assert all(value.equal(expected[name]) for name, value in read_moments(tmp_path, resumed).items())
+
+
+def read_moments(folder: Path, trainer: Trainer) -> dict[str, torch.Tensor]:
+    kept = MomentFolder(folder / "second_moments")
+    return {name: kept.read(Shard(name, p.data.view(-1), 0, p.shape)) for name, p in named(trainer)}
+
+
+def named(trainer: Trainer) -> list[tuple[str, torch.nn.Parameter]]:
+    return list(trainer.model.named_parameters())
+
+
+@pytest.mark.parametrize("callback", [SFACallback(0.5, 0.5), SecondMomentsCallback()])
+def test_so_are_they_where_the_best_checkpoint_is_loaded_at_the_end(
+    tmp_path: Path, callback: TrainerCallback
+) -> None:
+    every = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    trainer = train(tmp_path, [callback], model=tiny_neox(0), **every, **best)
+    assert trainer.state.best_model_checkpoint is not None
+    assert not trainer.state.best_model_checkpoint.endswith("-8")  # the loss falls: it is not the last
+    kept = weights(GPTNeoXForCausalLM.from_pretrained(trainer.state.best_model_checkpoint))
+    assert all(value.equal(kept[name]) for name, value in weights(trainer.model).items())
 
 
 def test_two_callbacks_of_one_training_each_keep_their_anchor(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, Trainer
 
 from sfa_hf import SFACallback, estimate_second_moments
 from sfa_hf.engines import Shard
@@ -79,3 +79,13 @@ def test_no_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rows: are none \(rows of the tasks before\)"):
         estimate_second_moments(tiny_model(), arguments(tmp_path), Dataset.from_list([]), tmp_path / "past")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trainers_that_were_there_before_go_on(tmp_path: Path) -> None:
+    args = arguments(tmp_path)  # each TrainingArguments resets accelerate's state by itself
+    waiting = Trainer(
+        tiny_model(), arguments(tmp_path / "code"), train_dataset=rows(), eval_dataset=rows(4, seed=2)
+    )
+    estimate_second_moments(tiny_model(), args, Dataset.from_list(rows(8)), tmp_path)
+    waiting.train()
+    assert waiting.evaluate()["eval_loss"] > 0

@@ -409,6 +409,37 @@ def test_a_second_saver_of_moments_is_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "callback", [SecondMomentsCallback(), SFACallback(rule="fisher", anchor_moments="constant")]
+)
+def test_moments_of_16_bit_weights_are_refused_before_a_step(
+    tmp_path: Path, callback: TrainerCallback, dtype: torch.dtype
+) -> None:
+    """torch keeps them in the weights' dtype: 0.999 v is rounded back to v, and F never falls."""
+    model = tiny_model().to(dtype)
+    with pytest.raises(NotImplementedError, match=rf"weights in {dtype} .*loaded in float32"):
+        train(tmp_path, [callback], model=model, **ADAM)
+    assert all(value.equal(weights(tiny_model().to(dtype))[name]) for name, value in weights(model).items())
+
+
+def test_moments_that_this_training_would_replace_are_refused(tmp_path: Path) -> None:
+    first_task(tmp_path, tiny_model())
+    callback = SFACallback(rule="fisher", anchor=tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"anchor_moments: .* is where this training will save its own"):
+        train(tmp_path, [callback], model=model_of(tmp_path), **ADAM)
+    assert MomentFolder(tmp_path / "second_moments").facts.tasks == 1
+
+
+def test_moments_lie_beside_an_anchor_that_is_the_current_folder(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained / "model")
+    callback = SFACallback(rule="fisher", anchor=".")
+    train(tmp_path, [callback], model=model_of(trained), **ADAM)
+    assert MomentFolder(tmp_path / "second_moments").facts.tasks == 2
+
+
 def test_a_diverged_training_is_told_instead_of_merged(tmp_path: Path) -> None:
     class Diverge(TrainerCallback):
         def on_step_end(self, args, state, control, optimizer=None, model=None, **kwargs) -> None:
