@@ -23,13 +23,13 @@ from typing import NamedTuple
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sfa_hf.anchor import Anchor
-from sfa_hf.anchor_files import AnchorFiles
-from sfa_hf.anchor_store import HostStore
-from sfa_hf.anchoring import AnchorTaker
+from sfa_hf.anchor.merge import merge
+from sfa_hf.anchor.taker import AnchorTaker
 from sfa_hf.engines import Shard, attach
-from sfa_hf.merge import merge
 from sfa_hf.rules import average
+from sfa_hf.shards.buffer import Anchor
+from sfa_hf.shards.model_files import AnchorFiles
+from sfa_hf.shards.store import HostStore
 
 MIB = 2**20
 RANKS = 4

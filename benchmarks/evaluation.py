@@ -30,9 +30,9 @@ import yaml
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sfa_hf.evaluation import EvaluationOptions, evaluate_task, read_records
+from sfa_hf.generated import generate
 from sfa_hf.models import load_model, resolve_model
 from sfa_hf.tasks import Encoding, Task, load_task
-from sfa_hf.tasks.generated import generate
 
 LM_EVAL = "lm_eval==0.4.13"
 ENVIRONMENT = Path(".venv-lm-eval")

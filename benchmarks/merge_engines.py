@@ -36,12 +36,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sfa_hf.anchor import Anchor
-from sfa_hf.anchor_store import HostStore
+from sfa_hf.anchor.merge import merge
 from sfa_hf.distributed import clean_end
 from sfa_hf.engines import Shard, attach
-from sfa_hf.merge import merge
 from sfa_hf.rules import average
+from sfa_hf.shards.buffer import Anchor
+from sfa_hf.shards.store import HostStore
 
 BETA = 0.3
 MIB = 2**20

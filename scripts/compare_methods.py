@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sfa_hf.cli import is_first_process, run_main
 from sfa_hf.comparison import carry_out, load_plan
+from sfa_hf.config.cli import is_first_process, run_main
 from sfa_hf.errors import ConfigError
 from sfa_hf.sequence import parse_overrides
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sfa_hf.cli import run_main
+from sfa_hf.config.cli import run_main
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.evaluation import compare_folders, comparison_table, parse_stages
-from sfa_hf.files import write_json
+from sfa_hf.files.atomic import write_json
 from sfa_hf.sequence import parse_overrides
 
 USAGE = "scripts/compare_runs.py BEFORE AFTER [after=K] [output=FILE.json]"

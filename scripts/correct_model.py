@@ -22,19 +22,19 @@ from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from sfa_hf.cli import is_first_process, run_main
+from sfa_hf.config.cli import is_first_process, run_main
+from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.correction import Mismatch, correct, feature_mismatch
 from sfa_hf.correction.correct import LEARNING_RATE
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions, check_tasks, evaluate_task
 from sfa_hf.evaluation.table import aligned
-from sfa_hf.files import write_json
+from sfa_hf.files.atomic import write_json
 from sfa_hf.models import load_model
 from sfa_hf.sequence import parse_overrides
 from sfa_hf.sequence.training import checked_training
 from sfa_hf.tasks import DataOptions, Task, encode
 from sfa_hf.tasks.named import named_tasks
-from sfa_hf.validation import as_config_error
 
 USAGE = "scripts/correct_model.py MERGED OUT_DIR teacher=FOLDER task=law [key=value ...]"
 REPORT = "correction.json"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sfa_hf.cli import run_main
+from sfa_hf.config.cli import run_main
 from sfa_hf.reports import read_run, side_by_side, write_report
 from sfa_hf.sequence import load_config, parse_overrides, run_sequence
 

@@ -23,7 +23,9 @@ import torch
 from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sfa_hf.cli import is_first_process, run_main
+from sfa_hf.config.cli import is_first_process, run_main
+from sfa_hf.config.pydantic_errors import as_config_error
+from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import (
     EvaluationOptions,
@@ -34,14 +36,12 @@ from sfa_hf.evaluation import (
     score_table,
 )
 from sfa_hf.evaluation.harness import Harness, check_lm_eval, lm_eval_table
-from sfa_hf.evaluation.sharing import from_first_process
-from sfa_hf.files import read_json, write_json
+from sfa_hf.files.atomic import read_json, write_json
 from sfa_hf.linearised import load_linearised
 from sfa_hf.models import load_model, resolve_model
 from sfa_hf.sequence import parse_overrides
 from sfa_hf.tasks import DataOptions, Task
 from sfa_hf.tasks.named import named_tasks
-from sfa_hf.validation import as_config_error
 
 USAGE = "scripts/evaluate_model.py MODEL task=math [key=value ...]"
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sfa_hf.checkpoints.moments import export_moments
-from sfa_hf.cli import run_main
+from sfa_hf.config.cli import run_main
 from sfa_hf.errors import ConfigError
 
 USAGE = "scripts/export_moments.py MOMENTS MODEL OUT_DIR"

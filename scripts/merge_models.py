@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sfa_hf.checkpoints import make_recipe, merge_checkpoints, read_recipe
-from sfa_hf.cli import run_main
+from sfa_hf.config.cli import run_main
+from sfa_hf.config.overrides import merged, parse_overrides
 from sfa_hf.errors import ConfigError
 
 USAGE = "scripts/merge_models.py RECIPE.yaml OUT_DIR [key=value ...]"
@@ -36,8 +37,6 @@ def main(arguments: Sequence[str]) -> None:
 def with_overrides(values: dict[str, Any], arguments: Sequence[str]) -> Mapping[str, Any]:
     if not arguments:
         return values
-    from sfa_hf.sequence.overrides import merged, parse_overrides  # noqa: PLC0415 - imports the Trainer: seconds
-
     overrides = parse_overrides(arguments)
     rule, wanted = values.get("rule"), overrides.get("rule")
     if (

@@ -20,12 +20,12 @@ import torch
 from accelerate import PartialState
 from pydantic import ValidationError
 
-from sfa_hf.cli import is_first_process, run_main
+from sfa_hf.config.cli import is_first_process, run_main
+from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.table import aligned
 from sfa_hf.probing import ProbeOptions, run_probe
 from sfa_hf.sequence import parse_overrides
-from sfa_hf.validation import as_config_error
 
 USAGE = "scripts/probe_path.py A B task=law [key=value ...]"
 

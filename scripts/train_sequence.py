@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sfa_hf.cli import is_first_process, run_main
+from sfa_hf.config.cli import is_first_process, run_main
 from sfa_hf.errors import ConfigError
 from sfa_hf.reports import read_run, side_by_side
 from sfa_hf.sequence import load_config, parse_overrides, run_sequence

@@ -7,13 +7,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sfa_hf.callback import SFACallback
-    from sfa_hf.ema import EMACallback
-    from sfa_hf.estimated_moments import estimate_second_moments
-    from sfa_hf.ewc import EWCCallback
-    from sfa_hf.moments_callback import SecondMomentsCallback
-    from sfa_hf.penalty import L2Callback
-    from sfa_hf.pull import PullCallback
+    from sfa_hf.callbacks.ema import EMACallback
+    from sfa_hf.callbacks.ewc import EWCCallback
+    from sfa_hf.callbacks.penalty import L2Callback
+    from sfa_hf.callbacks.pull import PullCallback
+    from sfa_hf.callbacks.sfa import SFACallback
+    from sfa_hf.moments.callback import SecondMomentsCallback
+    from sfa_hf.moments.estimate import estimate_second_moments
 
 __version__ = version("sfa_hf")
 
@@ -29,13 +29,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EMACallback": "sfa_hf.ema",
-    "EWCCallback": "sfa_hf.ewc",
-    "L2Callback": "sfa_hf.penalty",
-    "PullCallback": "sfa_hf.pull",
-    "SFACallback": "sfa_hf.callback",
-    "SecondMomentsCallback": "sfa_hf.moments_callback",
-    "estimate_second_moments": "sfa_hf.estimated_moments",
+    "EMACallback": "sfa_hf.callbacks.ema",
+    "EWCCallback": "sfa_hf.callbacks.ewc",
+    "L2Callback": "sfa_hf.callbacks.penalty",
+    "PullCallback": "sfa_hf.callbacks.pull",
+    "SFACallback": "sfa_hf.callbacks.sfa",
+    "SecondMomentsCallback": "sfa_hf.moments.callback",
+    "estimate_second_moments": "sfa_hf.moments.estimate",
 }
 
 

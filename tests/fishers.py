@@ -12,8 +12,8 @@ from tiny_training import VOCABULARY
 from torch import Tensor, nn
 
 from sfa_hf import engines
-from sfa_hf.anchor import Anchor
-from sfa_hf.fisher_folder import save_fisher
+from sfa_hf.fisher.folder import save_fisher
+from sfa_hf.shards.buffer import Anchor
 
 PAST = 3
 DECAY = 0.5
@@ -110,7 +110,7 @@ def largest_error(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 def whole_fisher(folder: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     """Read a saved Fisher as one process would."""
     from sfa_hf.engines import Shard
-    from sfa_hf.fisher_folder import FisherFolder
+    from sfa_hf.fisher.folder import FisherFolder
 
     saved = FisherFolder(folder)
     whole = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.stored import Stored, open_tensors
+from sfa_hf.files.safetensors_slices import Stored, open_tensors
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

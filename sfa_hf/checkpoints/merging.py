@@ -23,9 +23,9 @@ from sfa_hf.checkpoints.recipe import Recipe
 from sfa_hf.checkpoints.side_files import copy_side_files
 from sfa_hf.checkpoints.vocabulary import check_tokenizers
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import write_atomic
+from sfa_hf.files.atomic import write_atomic
+from sfa_hf.files.safetensors_slices import FLOATS
 from sfa_hf.rules import BLOCK, Survey, conclude_survey
-from sfa_hf.stored import FLOATS
 
 RECIPE_FILE = "merge.yaml"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sfa_hf.anchor_files import AnchorFiles
 from sfa_hf.checkpoints.output import TensorFiles, new_folder
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
-from sfa_hf.moment_folder import MomentFolder
+from sfa_hf.moments.folder import MomentFolder
+from sfa_hf.shards.model_files import AnchorFiles
 
 _BLOCK = 2**22
 """Entries copied at once: 16 MiB."""

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from sfa_hf.checkpoints.folder import INDEX
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import sync_file, sync_folder, write_json
-from sfa_hf.stored import item_bytes
+from sfa_hf.files.atomic import sync_file, sync_folder, write_json
+from sfa_hf.files.safetensors_slices import item_bytes
 
 _PATTERN = "model{suffix}.safetensors"
 _ALIGNMENT = 8  # of the data in a safetensors file

@@ -12,8 +12,8 @@ from sfa_hf.checkpoints.folder import SavedModel
 from sfa_hf.checkpoints.recipe import Recipe
 from sfa_hf.checkpoints.vocabulary import differ_by_vocabulary
 from sfa_hf.errors import ConfigError
+from sfa_hf.files.safetensors_slices import FLOATS, Stored
 from sfa_hf.rules import BLOCK, Block, MergeRule
-from sfa_hf.stored import FLOATS, Stored
 
 _NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 

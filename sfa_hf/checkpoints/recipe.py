@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sfa_hf.config.checks import check_pattern
+from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.errors import ConfigError, nearest
-from sfa_hf.options import check_pattern
 from sfa_hf.rules import CHECKPOINT_RULES, MergeRule
-from sfa_hf.validation import as_config_error
 
 _EXAMPLES = "see configs/merges/ for examples"
 

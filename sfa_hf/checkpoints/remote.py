@@ -7,7 +7,7 @@ from pathlib import Path
 import huggingface_hub
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.hub import from_hub
+from sfa_hf.files.hub import from_hub
 from sfa_hf.models import resolve_model
 
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]

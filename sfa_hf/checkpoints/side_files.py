@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sfa_hf.checkpoints.folder import SavedModel
 from sfa_hf.checkpoints.vocabulary import with_rows
-from sfa_hf.files import write_json
+from sfa_hf.files.atomic import write_json
 
 _PATTERNS = (
     "generation_config.json",

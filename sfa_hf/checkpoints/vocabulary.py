@@ -8,7 +8,7 @@ from typing import Any
 
 from sfa_hf.checkpoints.folder import SavedModel
 from sfa_hf.errors import ConfigError
-from sfa_hf.stored import Stored
+from sfa_hf.files.safetensors_slices import Stored
 
 
 def differ_by_vocabulary(models: Sequence[SavedModel], tensors: Sequence[Stored]) -> bool:

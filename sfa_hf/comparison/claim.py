@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sfa_hf.evaluation.sharing import from_first_process
+from sfa_hf.distributed.processes import from_first_process
 
 
 @contextmanager

@@ -14,8 +14,8 @@ import torch
 
 from sfa_hf.checkpoints.folder import SavedModel, open_model
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import read_json, write_json
-from sfa_hf.stored import FLOATS, Stored
+from sfa_hf.files.atomic import read_json, write_json
+from sfa_hf.files.safetensors_slices import FLOATS, Stored
 
 logger = logging.getLogger(__name__)
 

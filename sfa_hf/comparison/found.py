@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import read_json
+from sfa_hf.files.atomic import read_json
 from sfa_hf.sequence.run_folder import BROKEN, differing_keys
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from sfa_hf.comparison.claim import claimed
 from sfa_hf.comparison.found import FoundRun, find_runs, run_folders
 from sfa_hf.comparison.plan import Plan, PlannedRun
 from sfa_hf.comparison.writing import write_comparison
+from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError, Preempted
-from sfa_hf.evaluation.sharing import from_first_process
-from sfa_hf.files import no_room
+from sfa_hf.files.atomic import no_room
 from sfa_hf.sequence import run_sequence
 from sfa_hf.sequence.borrowing import borrow_first_task
 from sfa_hf.sequence.preemption import Preemption

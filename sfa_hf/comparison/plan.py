@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfa_hf.comparison.entries import Entry, expand
 from sfa_hf.comparison.found import check_labels
+from sfa_hf.config.overrides import merged
+from sfa_hf.config.pydantic_errors import as_config_error
+from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.sequence import RunConfig, make_config
-from sfa_hf.sequence.config import read_yaml, task_folders
-from sfa_hf.sequence.overrides import merged
-from sfa_hf.validation import as_config_error
+from sfa_hf.sequence.config import task_folders
 
 DEFAULT_REFERENCE = "sequential"
 

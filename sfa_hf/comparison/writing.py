@@ -12,7 +12,7 @@ from sfa_hf.comparison.found import Found, FoundRun, find_runs
 from sfa_hf.comparison.intervals import paired_difference, t_interval
 from sfa_hf.comparison.measures import APART, TOGETHER, measures
 from sfa_hf.comparison.plan import DEFAULT_REFERENCE
-from sfa_hf.files import write_json
+from sfa_hf.files.atomic import write_json
 from sfa_hf.reports.comparison import write_comparison_report
 
 SCHEMA = 1

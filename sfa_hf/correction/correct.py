@@ -13,11 +13,11 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from sfa_hf.config.checks import check_choice
 from sfa_hf.correction.features import Mismatch, feature_mismatch, features, inputs_of
 from sfa_hf.correction.parameters import default_parameters, select
 from sfa_hf.errors import ConfigError
 from sfa_hf.models import load_model
-from sfa_hf.options import check_choice
 from sfa_hf.tasks import collator
 
 Loss = Literal["l1", "l2"]

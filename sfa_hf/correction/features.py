@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from sfa_hf.evaluation.sharing import rank, world_size
+from sfa_hf.distributed.processes import rank, world_size
 from sfa_hf.evaluation.untouched import untouched
 from sfa_hf.tasks import collator
 

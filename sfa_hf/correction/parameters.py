@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from sfa_hf.config.checks import check_pattern
 from sfa_hf.errors import ConfigError
-from sfa_hf.options import check_pattern
 
 
 def default_parameters(model: nn.Module, layer: int = -1) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from sfa_hf.engines.base import Engine
-from sfa_hf.engines.deepspeed_engine import find_deepspeed_engine
+from sfa_hf.engines.deepspeed.find import find_deepspeed_engine
 from sfa_hf.engines.fsdp2 import FSDP2Engine
 from sfa_hf.engines.optimizers import steps_in_deepspeed
 from sfa_hf.engines.plain import DDPEngine, PlainEngine
@@ -28,7 +28,7 @@ def attach(model: nn.Module, optimizer: Any) -> Engine:
     """
     refuse_unsupported(model, optimizer)
     if steps_in_deepspeed(optimizer) or find_deepspeed_engine(model) is not None:
-        from sfa_hf.engines.deepspeed import attach_deepspeed  # noqa: PLC0415 - DeepSpeed is an optional extra
+        from sfa_hf.engines.deepspeed.attach import attach_deepspeed  # noqa: PLC0415 - an optional extra
 
         return attach_deepspeed(model, optimizer)
     for engine in _ENGINES:

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations.deepspeed import deepspeed_init, is_deepspeed_zero3_enabled
 
-from sfa_hf.engines.compute_copy import cast_as_deepspeed
+from sfa_hf.engines.deepspeed.compute_copy import cast_as_deepspeed
 
 
 def placed(model: PreTrainedModel, arguments: TrainingArguments) -> nn.Module:

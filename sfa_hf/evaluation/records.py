@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sfa_hf.files import write_atomic
+from sfa_hf.files.atomic import write_atomic
 
 
 def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.options import EvaluationOptions
 from sfa_hf.evaluation.records import write_records
 from sfa_hf.evaluation.sandbox import box_for
 from sfa_hf.evaluation.scoring import choice, code, generate, perplexity
 from sfa_hf.evaluation.scoring.base import Asked, Job, Kind
-from sfa_hf.evaluation.sharing import from_first_process
 from sfa_hf.evaluation.untouched import untouched
 from sfa_hf.tasks.encoding import Encoding
 from sfa_hf.tasks.task import Task

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import torch.distributed as dist
 from tqdm import tqdm
 
+from sfa_hf.distributed.processes import Result, rank, world_size
+
 Batch = Sequence[int]
-Result = TypeVar("Result")
-
-
-def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def progress_bar(task: str, rows: int, wanted: bool | None) -> tqdm:
@@ -55,14 +47,6 @@ def shared(
         bar.update(sum(len(batch) for batch in batches[start : start + world_size()]))
     everyones = _everyones(found)
     return [everyones[index] for index in range(sum(len(batch) for batch in batches))]
-
-
-def from_first_process(make: Callable[[], Result]) -> Result:
-    """What ``make`` returns on process 0, on every process; only process 0 calls it."""
-    box = [make() if rank() == 0 else None]
-    if world_size() > 1:
-        dist.broadcast_object_list(box, src=0)
-    return box[0]  # type: ignore[return-value]
 
 
 def _everyones(found: dict[int, Result]) -> dict[int, Result]:

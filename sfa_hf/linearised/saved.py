@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import read_json, write_json
+from sfa_hf.files.atomic import read_json, write_json
 from sfa_hf.linearised.theta_0 import digest
 from sfa_hf.models import load_model
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
-from sfa_hf.fingerprint import fingerprint_of
+from sfa_hf.shards.fingerprint import fingerprint_of
 
 Place = Literal["device", "cpu"]
 _BEGINNING = 2**14

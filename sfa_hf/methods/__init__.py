@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.methods.base import Method, Preparation, Stage
-from sfa_hf.validation import as_config_error
 
 __all__ = ["DEFAULT_METHOD", "Method", "Preparation", "Stage", "known_methods", "make_method"]
 

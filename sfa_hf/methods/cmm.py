@@ -11,16 +11,16 @@ from accelerate import PartialState
 from pydantic import Field
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
-from sfa_hf.callback import SFACallback
+from sfa_hf.callbacks.last_weights import KeepLastWeights
+from sfa_hf.callbacks.sfa import SFACallback
+from sfa_hf.config.checks import check_pattern
 from sfa_hf.correction import correct
 from sfa_hf.correction.correct import LEARNING_RATE
 from sfa_hf.errors import ConfigError
-from sfa_hf.last_weights import KeepLastWeights
 from sfa_hf.linearised import linearise
 from sfa_hf.methods.base import Method, Preparation, Stage
-from sfa_hf.moment_folder import FOLDER
-from sfa_hf.moments_callback import SecondMomentsCallback
-from sfa_hf.options import check_pattern
+from sfa_hf.moments.callback import SecondMomentsCallback
+from sfa_hf.moments.folder import FOLDER
 from sfa_hf.tasks import encode
 
 PRE_MERGE = "pre_merge"

@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from transformers import TrainerCallback
 
-from sfa_hf.empirical_fisher import estimate_fisher
+from sfa_hf.callbacks.ewc import EWCCallback
 from sfa_hf.errors import ConfigError
-from sfa_hf.ewc import EWCCallback
+from sfa_hf.fisher.estimate import estimate_fisher
 from sfa_hf.methods.base import PLAIN, Method, Preparation, Stage
 from sfa_hf.tasks import Row, Task, collator, encode
 

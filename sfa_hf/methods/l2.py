@@ -7,10 +7,10 @@ from typing import Any, Literal
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from transformers import TrainerCallback
 
+from sfa_hf.callbacks.penalty import L2Callback
+from sfa_hf.callbacks.pull import PullCallback
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods.base import PLAIN, Method, Stage
-from sfa_hf.penalty import L2Callback
-from sfa_hf.pull import PullCallback
 
 _LOSS_FORM = {"lambda_": 0.1}
 _DECOUPLED_FORM = {"beta": 0.5, "p": 0.25}

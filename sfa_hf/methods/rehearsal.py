@@ -10,7 +10,7 @@ from accelerate import PartialState
 from pydantic import Field
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import read_checked, write_checked
+from sfa_hf.files.atomic import read_checked, write_checked
 from sfa_hf.methods.base import PLAIN, Method, Preparation, Stage
 from sfa_hf.tasks import Row, Task
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ValidationError
 
+from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods.base import Method, Stage
 from sfa_hf.rules import CHECKPOINT_RULES
-from sfa_hf.validation import as_config_error
 
 
 class MergesSaved(Method):

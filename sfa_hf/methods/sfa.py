@@ -6,7 +6,7 @@ from typing import Literal
 
 from transformers import TrainerCallback
 
-from sfa_hf.callback import SFACallback
+from sfa_hf.callbacks.sfa import SFACallback
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods.base import PLAIN, Method, Stage
 

@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 
 from transformers import TrainerCallback
 
-from sfa_hf.anchor_moments import CONSTANT
-from sfa_hf.callback import SFACallback
+from sfa_hf.callbacks.sfa import SFACallback
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods.base import Method, Stage
-from sfa_hf.moment_folder import FOLDER
-from sfa_hf.moments_callback import SecondMomentsCallback
+from sfa_hf.moments.callback import SecondMomentsCallback
+from sfa_hf.moments.folder import FOLDER
+from sfa_hf.moments.past import CONSTANT
 
 
 class SFAFisher(Method):

@@ -14,11 +14,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from sfa_hf.files import write_json
+from sfa_hf.files.atomic import write_json
 
 _MANIFEST = "manifest.json"
 #: Code that decides what is built: a change to it is a change of the content.
-_SOURCES = ("models", "tasks/generated")
+_SOURCES = ("models", "generated")
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sfa_hf.errors import ConfigError, nearest
-from sfa_hf.hub import from_hub
+from sfa_hf.files.hub import from_hub
 from sfa_hf.models.builtin import BUILTINS, Recipe, built
 
 KEY = "model.name_or_path"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from sfa_hf.tasks.generated import GENERATORS, code, generate, law, math, split_of
+from sfa_hf.generated import GENERATORS, code, generate, law, math, split_of
 
 _VERBS = ("bought", "carried", "counted", "found", "hid", "kept", "lost", "moved", "painted", "sold", "took")
 _PLACES = ("at home", "at school", "at the market", "by the river", "in the garden", "in town", "on the hill")

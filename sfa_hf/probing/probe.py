@@ -14,10 +14,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sfa_hf.checkpoints import check_checkpoints, make_recipe, merge_checkpoints
+from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import check_tasks
-from sfa_hf.evaluation.sharing import from_first_process
-from sfa_hf.files import read_json, write_json
+from sfa_hf.files.atomic import read_json, write_json
 from sfa_hf.linearised import linearise
 from sfa_hf.models import load_model, resolve_model
 from sfa_hf.probing.measure import measured

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sfa_hf.files import write_atomic
+from sfa_hf.files.atomic import write_atomic
 from sfa_hf.reports.plots import plot_scores
 from sfa_hf.reports.run import Run, read_run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import read_json
+from sfa_hf.files.atomic import read_json
 
 # Metrics whose scores are fractions in [0, 1], shown in per cent; any other is shown as it is.
 FRACTIONS = ("exact_match", "accuracy", "f1", "pass@1")

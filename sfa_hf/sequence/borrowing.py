@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 
+from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation.sharing import from_first_process
+from sfa_hf.files.atomic import link_or_copy
+from sfa_hf.files.manifest import damage, read_facts
 from sfa_hf.methods import make_method
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.run_folder import RunFolder, RunState, differing_keys
-from sfa_hf.sequence.sealed import damage, read_facts
-from sfa_hf.start_weights import link_or_copy
 
 logger = logging.getLogger(__name__)
 

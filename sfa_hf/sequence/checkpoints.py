@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation.sharing import from_first_process
-from sfa_hf.sequence.sealed import damage, read_facts, seal
+from sfa_hf.files.manifest import damage, read_facts, seal
 
 logger = logging.getLogger(__name__)
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sfa_hf.config.overrides import merged
+from sfa_hf.config.pydantic_errors import as_config_error
+from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions
 from sfa_hf.methods import DEFAULT_METHOD, Method, make_method
-from sfa_hf.sequence.overrides import merged
 from sfa_hf.sequence.training import checked_training
 from sfa_hf.tasks import DataOptions, Task, load_task
-from sfa_hf.validation import as_config_error
 
 
 class ModelOptions(BaseModel):
@@ -103,21 +103,6 @@ def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) ->
         overwrite=sections.overwrite,
         resolved=_resolved(sections, method, shared, tasks),
     )
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError, which names the file, where there is none."""
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(str(file), "cannot be read", error.strerror or "a YAML file") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            str(file), f"is not YAML: {error}", "see configs/sequences/ for examples"
-        ) from error
-    if not isinstance(values, dict):
-        raise ConfigError(str(file), "holds no keys", "see configs/sequences/ for examples")
-    return values
 
 
 def _selects_another_method(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:

@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from sfa_hf.evaluation import EvaluationOptions, evaluate_task
+from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.tasks import Encoding, Task
-from sfa_hf.trainer_log import TrainerLog
 
 _SECONDS = "curve_seconds"
 """Tells a record of the curve from the other entries of the Trainer's log."""

@@ -11,10 +11,9 @@ from accelerate import PartialState
 from transformers import Trainer
 
 from sfa_hf.checkpoints import make_recipe, merge_checkpoints
-from sfa_hf.files import sync_folder
+from sfa_hf.files.atomic import link_or_copy, sync_folder
+from sfa_hf.files.manifest import seal
 from sfa_hf.methods import Stage
-from sfa_hf.sequence.sealed import seal
-from sfa_hf.start_weights import link_or_copy
 
 
 def keep_trained(

@@ -10,9 +10,9 @@ from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.evaluation import evaluate_task
-from sfa_hf.evaluation.sharing import from_first_process
-from sfa_hf.files import write_json
+from sfa_hf.files.atomic import write_json
 from sfa_hf.reports import write_report
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import note_peaks, timed

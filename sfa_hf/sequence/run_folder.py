@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import (
+from sfa_hf.files.atomic import (
     folder_bytes,
     is_leftover,
     read_checked,

@@ -13,14 +13,15 @@ import torch
 from accelerate import PartialState
 from transformers import TrainingArguments
 
-from sfa_hf.engines.build_locks import warn_of_build_locks
+from sfa_hf.distributed.processes import from_first_process
+from sfa_hf.engines.deepspeed.build_locks import warn_of_build_locks
+from sfa_hf.engines.deepspeed.zero_init import saved_bytes
 from sfa_hf.engines.placed import placed
-from sfa_hf.engines.zero_init import saved_bytes
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import check_tasks
 from sfa_hf.evaluation.harness import check_lm_eval
-from sfa_hf.evaluation.sharing import from_first_process
-from sfa_hf.files import folder_bytes
+from sfa_hf.files.atomic import folder_bytes
+from sfa_hf.files.manifest import damage
 from sfa_hf.methods import Preparation, Stage
 from sfa_hf.models import resolve_model
 from sfa_hf.sequence.config import RunConfig
@@ -30,7 +31,6 @@ from sfa_hf.sequence.keeping import keep_same, keep_trained
 from sfa_hf.sequence.outcome import Outcome
 from sfa_hf.sequence.preemption import Preemption
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
-from sfa_hf.sequence.sealed import damage
 from sfa_hf.sequence.stage import Trained, collect, loaded, trained
 from sfa_hf.sequence.training import checkpoints_kept, training_arguments
 

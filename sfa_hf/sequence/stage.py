@@ -15,8 +15,8 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from sfa_hf import engines
-from sfa_hf.callback import ANCHOR_WEIGHT
-from sfa_hf.engines.zero_init import join_deepspeed
+from sfa_hf.callbacks.sfa import ANCHOR_WEIGHT
+from sfa_hf.engines.deepspeed.zero_init import join_deepspeed
 from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
 from sfa_hf.sequence.checkpoints import Checkpoint, CheckpointKeeper, check_resumable, newest_whole

@@ -23,9 +23,9 @@ import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 
 from sfa_hf.errors import ConfigError, nearest
-from sfa_hf.hub import from_hub
+from sfa_hf.files.hub import from_hub
+from sfa_hf.generated import GENERATORS, generate
 from sfa_hf.tasks.config import DataSource
-from sfa_hf.tasks.generated import GENERATORS, generate
 from sfa_hf.tasks.selection import holding
 from sfa_hf.tasks.text_files import blocks
 

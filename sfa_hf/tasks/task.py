@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
 from sfa_hf.tasks.sources import read_source
 from sfa_hf.tasks.templates import ListTemplate, MissingColumnError, NullColumnError, Template
-from sfa_hf.validation import as_config_error
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from sfa_hf.distributed import wait_for_gloo_workers
+from sfa_hf.distributed.exit import wait_for_gloo_workers
 from tests.launches import Ended, launch
 
 SECONDS = 180

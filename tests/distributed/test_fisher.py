@@ -20,7 +20,7 @@ from zero_rows import Row, full_masters, quiet_deepspeed, start, train_step
 
 from sfa_hf import SecondMomentsCallback, SFACallback
 from sfa_hf.engines import Shard
-from sfa_hf.moment_folder import MomentFolder
+from sfa_hf.moments.folder import MomentFolder
 from tests.fisher_reference import expected, ulps
 
 BETA, BETA2, STEPS = 0.3, 0.999, 2

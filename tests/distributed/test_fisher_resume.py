@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 
 from sfa_hf import SecondMomentsCallback, SFACallback
 from sfa_hf.distributed import clean_end
-from sfa_hf.moment_folder import MomentFolder
+from sfa_hf.moments.folder import MomentFolder
 
 
 def trained(

@@ -32,7 +32,7 @@ from transformers import DefaultFlowCallback, TrainerCallback, TrainerControl, T
 from transformers.trainer_callback import CallbackHandler
 
 from sfa_hf import EWCCallback, L2Callback, SFACallback, engines
-from sfa_hf.empirical_fisher import FisherCallback
+from sfa_hf.fisher.estimate import FisherCallback
 
 HALF_AN_ULP = 0.5 + 1e-6
 BETA = 0.3

@@ -14,7 +14,7 @@ from tiny_training import rows, tiny_model
 from sfa_hf import estimate_second_moments
 from sfa_hf.distributed import clean_end
 from sfa_hf.engines import Shard
-from sfa_hf.moment_folder import MomentFolder
+from sfa_hf.moments.folder import MomentFolder
 
 BETA2, CLIP, BATCHES = 0.95, 0.05, 16
 ADAM = {

@@ -25,7 +25,7 @@ from transformers import Trainer, TrainingArguments
 
 from sfa_hf import EMACallback, EWCCallback, L2Callback
 from sfa_hf.distributed import clean_end
-from sfa_hf.empirical_fisher import estimate_fisher
+from sfa_hf.fisher.estimate import estimate_fisher
 from sfa_hf.tasks import RightPad
 
 STEPS = 4

@@ -23,10 +23,10 @@ from zero_rows import (
     train_step,
 )
 
-from sfa_hf.anchor import Anchor
+from sfa_hf.anchor.merge import merge
 from sfa_hf.engines import Engine, attach
-from sfa_hf.merge import merge
 from sfa_hf.rules import average
+from sfa_hf.shards.buffer import Anchor
 
 STEPS, MERGE_EVERY, BETA, LEARNING_RATE = 6, 3, 0.3, 1e-2
 GLOBAL_BATCH = 6

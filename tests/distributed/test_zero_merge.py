@@ -25,10 +25,10 @@ from zero_rows import (
     train_step,
 )
 
-from sfa_hf.anchor import Anchor
+from sfa_hf.anchor.merge import Merged, merge
 from sfa_hf.engines import Engine, Shard, attach
-from sfa_hf.merge import Merged, merge
 from sfa_hf.rules import average
+from sfa_hf.shards.buffer import Anchor
 
 BETA = 0.3
 STAGES = (0, 1, 2, 3)

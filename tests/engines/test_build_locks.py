@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sfa_hf.engines.build_locks import warn_of_build_locks
+from sfa_hf.engines.deepspeed.build_locks import warn_of_build_locks
 
 DEEPSPEED = {"deepspeed": "configs/deepspeed/zero2.json"}
 

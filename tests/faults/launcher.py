@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sfa_hf.cli import run_main
+from sfa_hf.config.cli import run_main
 from sfa_hf.sequence import make_config, run_sequence
 from tests import launches
 from tests.faults.fault import Fault

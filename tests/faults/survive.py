@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sfa_hf.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM, EXIT_PREEMPTED
+from sfa_hf.config.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM, EXIT_PREEMPTED
 from tests.faults.fault import Fault, drawn_kill
 from tests.faults.launcher import launch
 from tests.sequence.small_run import TASKS, small_base, small_data, small_values

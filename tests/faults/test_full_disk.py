@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sfa_hf.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM
+from sfa_hf.config.cli import EXIT_BAD_INPUT, EXIT_NO_ROOM
 from tests.faults.fault import MOMENTS, Fault
 from tests.faults.survive import Endurance
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sfa_hf.cli import EXIT_PREEMPTED
+from sfa_hf.config.cli import EXIT_PREEMPTED
 from tests.faults.fault import Fault
 from tests.faults.survive import Endurance
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from sfa_hf.distributed.processes import from_first_process, rank
 from sfa_hf.evaluation.options import LmEvalOptions
-from sfa_hf.evaluation.sharing import from_first_process, rank
-from sfa_hf.files import read_json, write_json
+from sfa_hf.files.atomic import read_json, write_json
 
 _PACKAGES = Path(__file__).resolve().parents[3]
 _WORKER = "sfa_hf.evaluation.harness.worker"

@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 
 from sfa_hf.distributed import clean_end
 from sfa_hf.evaluation.statistics import RESAMPLES
-from sfa_hf.files import read_json, write_json
+from sfa_hf.files.atomic import read_json, write_json
 
 
 def main(job: Mapping[str, Any]) -> None:

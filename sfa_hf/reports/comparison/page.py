@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sfa_hf.files import write_atomic
+from sfa_hf.files.atomic import write_atomic
 from sfa_hf.reports.comparison.curves import plot_curves
 from sfa_hf.reports.comparison.frontier import plot_frontier
 from sfa_hf.reports.comparison.plane import plot_plane

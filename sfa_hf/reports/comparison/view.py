@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.files import read_json
+from sfa_hf.files.atomic import read_json
 from sfa_hf.reports.run import FRACTIONS
 
 

@@ -1,0 +1,141 @@
+r"""What every callback with an anchor does: which parameters it is about, and \theta_o, also on a resume."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from os import PathLike, fspath
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import SaveStrategy
+
+from sfa_hf import engines
+from sfa_hf.anchor.taker import ANCHOR_DTYPES, AnchorTaker, recorded_anchor
+from sfa_hf.config import checks as options
+from sfa_hf.errors import ConfigError
+from sfa_hf.hf_trainer.log import TrainerLog
+from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
+
+
+class AnchoredCallback(TrainerCallback, ExportableState):
+    r"""Holds \theta_o of this rank's shards from a training's begin to its end, the same one after a resume.
+
+    A subclass names its own options in ``OPTIONS`` and does its work between ``on_train_begin`` and
+    ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()`` and ``_log``.
+
+    Args:
+        anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
+            with safetensors.
+        anchor_device: where \theta_o is kept: "cpu" (page-locked where there is a GPU), "disk" (a mapped file
+            in ``output_dir``) or "device".
+        anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
+        include: regular expression searched in parameter names; others are left alone.
+        exclude: regular expression; parameters whose names it is found in are left alone.
+        save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/sfa_anchor``, once
+            and sharded, where the training saves checkpoints: it can then resume.
+
+    Raises:
+        ConfigError: an argument that cannot be right.
+    """
+
+    OPTIONS: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        anchor: str | PathLike[str] | None,
+        anchor_device: str,
+        anchor_dtype: str,
+        include: str | None,
+        exclude: str | None,
+        *,
+        save_anchor: bool,
+    ) -> None:
+        self.anchor = None if anchor is None else fspath(anchor)
+        self.anchor_device = options.check_choice("anchor_device", anchor_device, ("cpu", "disk", "device"))
+        self.anchor_dtype = options.check_choice("anchor_dtype", anchor_dtype, ANCHOR_DTYPES)
+        self.include = options.check_pattern("include", include)
+        self.exclude = options.check_pattern("exclude", exclude)
+        self.save_anchor = save_anchor
+        self.anchor_record: dict[str, Any] | None = None
+        self.nbytes = 0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this callback: its arguments, and which weights its anchor was."""
+        names = (*self.OPTIONS, "anchor", "anchor_device", "anchor_dtype", "save_anchor")
+        arguments = {name: getattr(self, name) for name in names}
+        return {
+            "args": {**arguments, **self._patterns()},
+            "attributes": {"anchor_record": self.anchor_record},
+        }
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        del control
+        model = kwargs["model"]
+        self._engine = engines.attach(model, kwargs["optimizer"])
+        self._log = TrainerLog()
+        self._check_patterns(model)
+        complete_resume(self._engine, model, args, state)
+        self._take_anchor(model, args, state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        del control
+        complete_best(self._engine, kwargs["model"], args, state)
+        del self._theta_o, self._engine, self._log
+        self._taker.release()
+
+    def _check_patterns(self, model: nn.Module) -> None:
+        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        if not any(map(self._concerns, names)):
+            argument = "include" if self.exclude is None else "exclude"
+            problem = (
+                f"include={_text(self.include)}, exclude={_text(self.exclude)} leave no trainable parameter"
+            )
+            raise ConfigError(argument, problem, f"patterns for names like {', '.join(names[:3])}")
+
+    def _take_anchor(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> None:
+        shards, engine = self._shards(), self._engine
+        output_dir = str(args.output_dir)
+        self._taker = AnchorTaker(
+            self.anchor, self.anchor_device, self.anchor_dtype, output_dir, args.process_index
+        )
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        try:
+            if state.global_step > 0:
+                recorded = recorded_anchor(saved, self._patterns())
+                self._theta_o, record = self._taker.take_again(
+                    engine, model, shards, recorded, state.global_step
+                )
+            else:
+                self._theta_o, record = self._taker.take(engine, model, shards)
+                if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
+                    self._taker.save(engine, shards, self._theta_o, record)
+        except BaseException:
+            self._taker.release()
+            raise
+        self.nbytes = self._theta_o.nbytes
+        self.anchor_record = asdict(record)
+        # Trainer looks the entry up at each save: a checkpoint of a training without this callback lacks it.
+        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+
+    def _patterns(self) -> dict[str, str | None]:
+        pairs = {"include": self.include, "exclude": self.exclude}
+        return {key: None if pattern is None else pattern.pattern for key, pattern in pairs.items()}
+
+    def _shards(self) -> list[engines.Shard]:
+        return [shard for shard in self._engine.shards() if self._concerns(shard.name)]
+
+    def _concerns(self, name: str) -> bool:
+        if self.exclude is not None and self.exclude.search(name):
+            return False
+        return self.include is None or self.include.search(name) is not None
+
+
+def _text(pattern: re.Pattern[str] | None) -> str:
+    return "None" if pattern is None else repr(pattern.pattern)

@@ -1,0 +1,189 @@
+r"""Taking \theta_o: at the start of a training, and the very same one when it resumes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sfa_hf.anchor.start_weights import FOLDER, StartWeights, save_start_weights, start_folder
+from sfa_hf.engines.base import Engine, Shard
+from sfa_hf.errors import ConfigError
+from sfa_hf.files.atomic import link_or_copy
+from sfa_hf.shards import file as shard_file
+from sfa_hf.shards.buffer import Anchor, by_device
+from sfa_hf.shards.fingerprint import fingerprint
+from sfa_hf.shards.model_files import AnchorFiles
+from sfa_hf.shards.store import DiskStore, Store, choose_store
+
+_logger = logging.getLogger(__name__)
+
+ANCHOR_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_Read = Callable[[Shard], Tensor]
+
+
+@dataclass(frozen=True)
+class AnchorRecord:
+    """What a training's anchor was: a few words that every checkpoint carries.
+
+    Attributes:
+        source: the folder or Hub id; None for the weights at the start.
+        revision: the commit that the Hub id stood for; None for a folder.
+        dtype: as kept: "float32" or "bfloat16".
+        fingerprint: of :func:`sfa_hf.shards.fingerprint.fingerprint`.
+    """
+
+    source: str | None
+    revision: str | None
+    dtype: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        name = self.source or "the weights at its start"
+        revision = f" at revision {self.revision}" if self.revision else ""
+        return f"{name}{revision}, {self.dtype}, fingerprint {self.fingerprint}"
+
+
+class AnchorTaker:
+    """Finds, checks and keeps the anchor of one training.
+
+    Args:
+        source: None for the weights at the start, or a local folder or Hub id.
+        device: where it is kept: "cpu", "disk" or "device".
+        dtype: "float32" or "bfloat16".
+        output_dir: the training's.
+        rank: this process.
+    """
+
+    def __init__(self, source: str | None, device: str, dtype: str, output_dir: str, rank: int) -> None:
+        self._source, self._device, self._dtype = source, device, dtype
+        self._output_dir, self._rank = output_dir, rank
+        self._revision: str | None = None
+        self._store: Store | None = None
+
+    def take(self, engine: Engine, model: nn.Module, shards: Sequence[Shard]) -> tuple[Anchor, AnchorRecord]:
+        """Take the anchor of a training that begins.
+
+        Raises:
+            ConfigError: the source does not fit the model, or there is no room.
+        """
+        return self._take(engine, shards, _own_weights if self._source is None else self._from(model, shards))
+
+    def take_again(
+        self,
+        engine: Engine,
+        model: nn.Module,
+        shards: Sequence[Shard],
+        recorded: AnchorRecord | None,
+        step: int,
+    ) -> tuple[Anchor, AnchorRecord]:
+        """Take the anchor of a training that resumes.
+
+        Args:
+            engine: where the weights live.
+            model: the model in training.
+            shards: what is anchored.
+            recorded: what the checkpoint says that the anchor was.
+            step: at which it resumes.
+
+        Raises:
+            ConfigError: it cannot be had, or is another one.
+        """
+        if self._source is None:
+            read: _Read = self._saved(recorded, step).read
+        else:
+            read = self._from(model, shards)
+        anchor, record = self._take(engine, shards, read)
+        if recorded is None:
+            _logger.warning("the checkpoint does not say what its anchor was: taking %s on trust", record)
+        else:
+            self._refuse_another(record, recorded)
+        return anchor, record
+
+    def save(self, engine: Engine, shards: Sequence[Shard], anchor: Anchor, record: AnchorRecord) -> None:
+        """Save start weights, so that the training can resume; a collective call.
+
+        Raises:
+            ConfigError: there is no room.
+        """
+
+        def write(path: Path) -> None:
+            if isinstance(self._store, DiskStore):
+                link_or_copy(self._store.file, path)
+            else:
+                shard_file.write(path, by_device(shards), anchor.values)
+
+        try:
+            save_start_weights(start_folder(self._output_dir, record.fingerprint), engine, write)
+        except OSError as error:
+            problem = f"the start weights cannot be saved there: {error.strerror or error}"
+            right = f"{anchor.nbytes} bytes of room on each rank, or save_anchor=False and no resuming"
+            raise ConfigError("output_dir", problem, right) from error
+
+    def release(self) -> None:
+        """Give back what only this process used."""
+        if self._store is not None:
+            self._store.release()
+
+    def _take(self, engine: Engine, shards: Sequence[Shard], read: _Read) -> tuple[Anchor, AnchorRecord]:
+        file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
+        self._store = choose_store(self._device, shards, file)
+        anchor = Anchor(shards, read, ANCHOR_DTYPES[self._dtype], self._store.allocate)
+        found = fingerprint(engine, anchor.pieces(shards))
+        return anchor, AnchorRecord(self._source, self._revision, self._dtype, found)
+
+    def _from(self, model: nn.Module, shards: Sequence[Shard]) -> _Read:
+        assert self._source is not None
+        files = AnchorFiles(self._source, model)
+        files.check(shards)
+        self._revision = files.revision
+        return files.read
+
+    def _saved(self, recorded: AnchorRecord | None, step: int) -> StartWeights:
+        if recorded is None:
+            problem = f"training resumes at step {step}, whose weights are not theta_o"
+            right = "anchor=FOLDER or Hub id of the model that this training began with"
+            raise ConfigError("anchor", problem, right)
+        if recorded.source is not None:
+            raise ConfigError("anchor", f"None, but this training began with {recorded}", recorded.source)
+        return StartWeights(start_folder(self._output_dir, recorded.fingerprint))
+
+    def _refuse_another(self, record: AnchorRecord, recorded: AnchorRecord) -> None:
+        if record.dtype != recorded.dtype:
+            raise ConfigError(
+                "anchor_dtype", f"{record.dtype}, but this training began with {recorded}", recorded.dtype
+            )
+        if record.fingerprint != recorded.fingerprint:
+            problem = f"{record} is not the anchor that this training began with: {recorded}"
+            raise ConfigError("anchor", problem, "that anchor, unchanged, or a new output_dir")
+
+
+def recorded_anchor(saved: Any, options: dict[str, Any]) -> AnchorRecord | None:
+    """Find what a checkpoint says of the anchor of the callback with these options.
+
+    Args:
+        saved: entry of ``TrainerState.stateful_callbacks``: one callback's state, a list of them, or None.
+        options: constructor arguments that tell two callbacks of one training apart.
+    """
+    record = recorded_attribute(saved, options, "anchor_record")
+    return AnchorRecord(**record) if record else None
+
+
+def recorded_attribute(saved: Any, options: dict[str, Any], attribute: str) -> Any:
+    """Find what a checkpoint says of one attribute of the callback with these options; None for nothing."""
+    # Of two callbacks of a class, the Trainer keeps every state that they ever had: the last ones count.
+    for state in reversed(saved) if isinstance(saved, list) else [saved]:
+        if state and all(state["args"].get(key) == value for key, value in options.items()):
+            value = state["attributes"].get(attribute)
+            if value:
+                return value
+    return None
+
+
+def _own_weights(shard: Shard) -> Tensor:
+    return shard.data

@@ -1,0 +1,1 @@
+"""What goes into a Trainer's callbacks=[...]."""

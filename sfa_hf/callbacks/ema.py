@@ -1,0 +1,120 @@
+r"""An exponential moving average of the weights, which becomes the model when training ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sfa_hf import engines
+from sfa_hf.config import checks as options
+from sfa_hf.hf_trainer.log import TrainerLog
+from sfa_hf.hf_trainer.renamed_tensors import complete_resume
+from sfa_hf.shards import file as shard_file
+from sfa_hf.shards.buffer import Anchor, by_device, parts
+from sfa_hf.shards.folder import ShardFolder, save_shard_folder
+from sfa_hf.shards.store import choose_store
+
+FOLDER = "ema"
+"""Folder of the average in each checkpoint."""
+
+
+class EMACallback(TrainerCallback):
+    r"""Averages the weights over the training's steps and deploys the average.
+
+        \bar\theta <- d \bar\theta + (1 - d) \theta   after every optimizer step, from \bar\theta = \theta_o
+
+    \theta_o is the weights at the start, so no bias is corrected: after T steps they have the weight d^T.
+    Training does not see the average. When its last step ends, \theta <- \bar\theta, and that step's
+    evaluation and checkpoint, and the saved model, are the average's. ``ema/distance`` is logged there:
+    ||\theta - \bar\theta||_2 just before.
+
+    Each checkpoint carries the average in its folder ``ema``, with which a training resumes to the same bits.
+
+    Args:
+        decay: d in [0, 1]; the average looks back on about 1 / (1 - d) steps.
+        device: where it is kept, in fp32: "device", beside the weights, or "cpu", for which the weights cross
+            the bus in every step.
+
+    Raises:
+        ConfigError: an argument that cannot be right; resuming a checkpoint without a whole average.
+        NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
+    """
+
+    def __init__(self, decay: float = 0.99, *, device: str = "device") -> None:
+        self.decay = options.check_fraction("decay", decay)
+        self.device = options.check_choice("device", device, ("cpu", "device"))
+        self.nbytes = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
+        self._log = TrainerLog()
+        self._deployed = False
+        read = _own_weights
+        if state.global_step > 0:
+            checkpoint = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
+            complete_resume(self._engine, kwargs["model"], args, state)
+            read = _saved(checkpoint).read
+        shards = self._engine.shards()
+        store = choose_store(self.device, shards, Path())
+        self._average = Anchor(shards, read, torch.float32, store.allocate)
+        self.nbytes = self._average.nbytes
+
+    @torch.no_grad()
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        for theta, average in self._places():
+            average.lerp_(theta.to(average), 1 - self.decay)
+        if state.global_step >= state.max_steps:
+            self._deploy(args, state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if control.should_training_stop and state.global_step > 0 and not self._deployed:
+            self._deploy(args, state, control)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any) -> None:
+        folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}", FOLDER)
+        shards = by_device(self._engine.shards())
+        save_shard_folder(
+            folder, self._engine, lambda path: shard_file.write(path, shards, self._average.values)
+        )
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        del self._average, self._engine, self._log
+
+    @torch.no_grad()
+    def _deploy(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        squared = torch.zeros(1, dtype=torch.float64)
+        for theta, average in self._places():
+            new = average.to(theta.device)
+            squared += (theta.double() - new).square().sum().cpu()
+            theta.copy_(new)
+        self._engine.publish()
+        self._deployed = True
+        distance = self._engine.sum_over_shards(squared).item() ** 0.5
+        self._log.write({"ema/decay": self.decay, "ema/distance": distance}, args, state, control)
+
+    def _places(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the weights beside their average, a part of a shard at a time."""
+        for shard, average in self._average.pieces(self._engine.shards()):
+            for part in parts(shard):
+                start = part.offset - shard.offset
+                yield part.data, average[start : start + part.data.numel()]
+
+
+def _own_weights(shard: engines.Shard) -> Tensor:
+    return shard.data
+
+
+def _saved(checkpoint: Path) -> ShardFolder:
+    """The average of the steps before a checkpoint."""
+    return ShardFolder(checkpoint / FOLDER, "resume_from_checkpoint", "a checkpoint of this training")

@@ -1,0 +1,171 @@
+r"""Elastic weight consolidation: a penalty weighted by the Fisher information of the tasks before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from sfa_hf.anchor.start_weights import FOLDER
+from sfa_hf.callbacks.penalty import PenaltyCallback, Piece
+from sfa_hf.config import checks as options
+from sfa_hf.engines import Shard
+from sfa_hf.errors import ConfigError
+from sfa_hf.fisher.folder import FisherFolder
+from sfa_hf.shards.buffer import Anchor, parts
+from sfa_hf.shards.model_files import AnchorFiles
+from sfa_hf.shards.store import Store, choose_store
+
+MODES = ("online", "separate")
+
+
+class PastTask(NamedTuple):
+    r"""What EWC keeps of a task before.
+
+    Attributes:
+        fisher: folder of F_j, as :func:`sfa_hf.fisher.estimate.estimate_fisher` saves it.
+        model: folder of \theta_j, the model after that task, at which F_j was estimated.
+    """
+
+    fisher: str
+    model: str
+
+
+class EWCCallback(PenaltyCallback):
+    r"""EWC: trains on L + a quadratic penalty with the Fisher F_j of the tasks j = 1 ... k-1 before.
+
+    "online" (arXiv 1805.06370), around the start of this task:
+
+        (\lambda/2) sum_i A_i (\theta_i - \theta_{o,i})^2,   A = sum_j \gamma^{k-1-j} F_j
+
+    "separate" (arXiv 1612.00796), each task around its own model \theta_j:
+
+        (\lambda/2) sum_j sum_i F_{j,i} (\theta_i - \theta_{j,i})^2
+
+    whose gradient is \lambda (A d + C) with d = \theta - \theta_o, A = sum_j F_j and
+    C = sum_j F_j (\theta_o - \theta_j): A and C are summed once, in fp64, and memory does not grow with the
+    number of tasks. Either takes fp32 values of this rank's shards for \theta_o and A, "separate" for C too.
+
+    ``ewc/penalty`` and ``ewc/drift`` are logged as for :class:`sfa_hf.callbacks.penalty.PenaltyCallback`.
+
+    Args:
+        past: the tasks before, the oldest first.
+        lambda_: \lambda, finite and not negative.
+        mode: "online" or "separate".
+        decay: \gamma in [0, 1], how much of an older task's Fisher is left after another task; "online" only.
+        anchor: \theta_o: None for the weights at the start of this ``train()``, or a folder or Hub id.
+        anchor_device: where \theta_o, A and C are kept: "cpu", "disk" or "device". They are read in every
+            step: "device" is the fastest where there is room.
+        anchor_dtype: "float32": a rounded \theta_o would not be the model that F_j belongs to.
+        include: regular expression searched in parameter names; others are not penalised.
+        exclude: regular expression; parameters whose names it is found in are not penalised.
+        save_anchor: as for :class:`sfa_hf.SFACallback`.
+
+    Raises:
+        ConfigError: an argument that cannot be right; at the start of training, a Fisher that is damaged or
+            of another model.
+        NotImplementedError: at the start of training, a set-up whose gradients cannot be edited.
+    """
+
+    NAME = "ewc"
+    OPTIONS = ("past", "lambda_", "mode", "decay")
+
+    def __init__(
+        self,
+        past: Sequence[Sequence[str]],
+        lambda_: float = 100.0,
+        *,
+        mode: str = "online",
+        decay: float = 1.0,
+        anchor: str | PathLike[str] | None = None,
+        anchor_device: str = "cpu",
+        anchor_dtype: Literal["float32"] = "float32",
+        include: str | None = None,
+        exclude: str | None = None,
+        save_anchor: bool = True,
+    ) -> None:
+        super().__init__(
+            lambda_,
+            anchor=anchor,
+            anchor_device=anchor_device,
+            anchor_dtype=options.check_choice("anchor_dtype", anchor_dtype, ("float32",)),
+            include=include,
+            exclude=exclude,
+            save_anchor=save_anchor,
+        )
+        if not past:
+            raise ConfigError("past", "is empty", "the Fisher and the model of one task or more")
+        self.past = [PastTask(*map(str, task)) for task in past]
+        self.mode = options.check_choice("mode", mode, MODES)
+        self.decay = options.check_fraction("decay", decay)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self._stores: list[Store] = []
+        self._a = self._zeros("a", args)
+        self._c = self._zeros("c", args) if self.mode == "separate" else None
+        self.nbytes += self._a.nbytes + (self._c.nbytes if self._c else 0)
+        self._fill(kwargs["model"])
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        super().on_train_end(*args, **kwargs)
+        del self._a, self._c
+        for store in self._stores:
+            store.release()
+
+    def _zeros(self, name: str, args: TrainingArguments) -> Anchor:
+        shards = self._shards()
+        file = Path(str(args.output_dir)) / FOLDER / f"ewc-{name}-{args.process_index:05d}.safetensors"
+        store = choose_store(self.anchor_device, shards, file)
+        self._stores.append(store)
+        return Anchor(shards, lambda _: torch.zeros(()), torch.float32, store.allocate)
+
+    def _fill(self, model: nn.Module) -> None:
+        fishers = [FisherFolder(Path(task.fisher)) for task in self.past]
+        for fisher in fishers:
+            fisher.check(self._engine)
+        newest = len(self.past) - 1
+        constant, zero = torch.zeros(2, 1, dtype=torch.float64)
+        models = [AnchorFiles(task.model, model) for task in self.past] if self._c else []
+        for part, theta_o, a, c in self._places():
+            values = [fisher.read(part).double() for fisher in fishers]
+            if c is None:
+                a.copy_(sum((self.decay ** (newest - j) * f for j, f in enumerate(values)), zero))
+                continue
+            apart = [theta_o.double().cpu() - files.read(part).double() for files in models]
+            a.copy_(sum(values, zero))
+            c.copy_(sum((f * e for f, e in zip(values, apart, strict=True)), zero))
+            constant += sum((f * e.square()).sum() for f, e in zip(values, apart, strict=True))
+        self._at_theta_o = self._engine.sum_over_shards(constant).item()
+
+    def _places(self) -> Iterator[tuple[Shard, Tensor, Tensor, Tensor | None]]:
+        """Give each part of a shard with its places in the buffers of theta_o, A and C."""
+        shards = self._shards()
+        c_pieces = self._c.pieces(shards) if self._c else None
+        for (shard, theta_o), (_, a) in zip(
+            self._theta_o.pieces(shards), self._a.pieces(shards), strict=True
+        ):
+            c = next(c_pieces)[1] if c_pieces else None
+            for part in parts(shard):
+                start = part.offset - shard.offset
+                here = slice(start, start + part.data.numel())
+                yield part, theta_o[here], a[here], None if c is None else c[here]
+
+    def _pieces(self, shards: Sequence[Shard]) -> Iterator[Piece]:
+        # Buffers of one dtype and place, so their blocks are cut alike.
+        theta_o, a = self._theta_o.blocks(shards), self._a.blocks(shards)
+        if self._c is None:
+            yield from (Piece(block, of_a.theta_o) for block, of_a in zip(theta_o, a, strict=True))
+        else:
+            for block, of_a, of_c in zip(theta_o, a, self._c.blocks(shards), strict=True):
+                yield Piece(block, of_a.theta_o, of_c.theta_o)
+
+    def _constant(self) -> float:
+        return self._at_theta_o

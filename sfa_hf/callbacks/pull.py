@@ -1,0 +1,78 @@
+r"""The decoupled form of L2: a pull towards \theta_o after every step, of the strength of SFA's averages."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from sfa_hf.anchor.anchored_callback import AnchoredCallback
+from sfa_hf.anchor.merge import merge
+from sfa_hf.callbacks import schedule
+from sfa_hf.config import checks as options
+from sfa_hf.rules import TRAINING_RULES
+
+
+class PullCallback(AnchoredCallback):
+    r"""Decoupled L2: after every optimizer step \theta <- (1 - \beta_s) \theta + \beta_s \theta_o.
+
+        \beta_s = 1 - (1 - \beta)^{1/K},  K = max(1, pT)
+
+    K pulls keep as much of a distance to \theta_o as one average of :class:`sfa_hf.SFACallback` with the same
+    \beta and p: the control of equal strength that shows what SFA's rare merges are for. Neither clipping nor
+    Adam's preconditioner acts on it. ``l2/beta_s`` and ``l2/drift`` (||\theta - \theta_o||_2) are logged when
+    the Trainer logs and at the last step.
+
+    Example:
+        >>> Trainer(model, args, train_dataset=rows, callbacks=[PullCallback(beta=0.5, p=0.25)]).train()
+
+    Args:
+        beta: \beta in [0, 1].
+        p: fraction of the training after which the pulls add up to one average, in (0, 1].
+        anchor: as are the arguments after it, see :class:`sfa_hf.SFACallback`.
+
+    Raises:
+        ConfigError: an argument that cannot be right; at the start of training, patterns that leave no
+            parameter, or an anchor that does not fit the model.
+        NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
+    """
+
+    OPTIONS = ("beta", "p")
+
+    def __init__(
+        self,
+        beta: float = 0.5,
+        p: float = 0.25,
+        *,
+        anchor: str | PathLike[str] | None = None,
+        anchor_device: str = "cpu",
+        anchor_dtype: str = "float32",
+        include: str | None = None,
+        exclude: str | None = None,
+        save_anchor: bool = True,
+    ) -> None:
+        super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
+        self.beta = options.check_beta(beta)
+        self.p = options.check_p(p)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self._beta_s = schedule.beta_of_each_step(self.beta, schedule.interval(self.p, state.max_steps))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        merged = merge(
+            self._engine,
+            self._shards(),
+            self._theta_o,
+            rule=TRAINING_RULES["average"],
+            beta=self._beta_s,
+            seed=(args.seed, state.global_step),
+        )
+        if control.should_log or state.global_step >= state.max_steps:
+            record = {"l2/beta_s": self._beta_s, "l2/drift": merged.drift_after}
+            self._log.write(record, args, state, control)

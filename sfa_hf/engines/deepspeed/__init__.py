@@ -1,0 +1,1 @@
+"""The engines of DeepSpeed ZeRO 0 to 3."""

@@ -1,0 +1,1 @@
+"""Files that survive a crash, tensors read by slice, and the Hub."""

@@ -1,0 +1,5 @@
+"""EWC's diagonal empirical Fisher: estimated, and kept in a folder."""
+
+from sfa_hf.fisher.estimate import estimate_fisher
+
+__all__ = ["estimate_fisher"]

@@ -1,0 +1,87 @@
+"""A saved diagonal Fisher: fp32 in the layout of shards, a file a rank, read by any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sfa_hf.engines.base import Engine, Shard
+from sfa_hf.errors import ConfigError
+from sfa_hf.files.atomic import read_checked, write_checked
+from sfa_hf.shards import file as shard_file
+from sfa_hf.shards.buffer import Anchor, by_device, parts
+from sfa_hf.shards.fingerprint import fingerprint
+from sfa_hf.shards.folder import ShardFolder, save_shard_folder
+
+RECORD = "fisher.json"
+_RIGHT = "restore it, or remove the folder: it is then estimated again"
+
+
+def save_fisher(
+    folder: Path, engine: Engine, shards: Sequence[Shard], fisher: Anchor, facts: Mapping[str, Any]
+) -> None:
+    """Save a Fisher and how it was estimated; a collective call. The folder gets its name when it is whole.
+
+    Args:
+        folder: to be made, on a file system that all ranks share.
+        engine: which ranks own distinct shards.
+        shards: whose Fisher it is.
+        fisher: in their layout.
+        facts: how it was estimated: JSON values.
+
+    Raises:
+        ConfigError: there is no room.
+    """
+    digits = fingerprint(engine, fisher.pieces(shards))
+
+    def write(path: Path) -> None:
+        shard_file.write(path, by_device(shards), fisher.values)
+
+    def finish(writing: Path) -> None:
+        write_checked(writing / RECORD, {**facts, "fingerprint": digits})
+
+    try:
+        save_shard_folder(folder, engine, write, finish)
+    except OSError as error:
+        problem = f"the Fisher cannot be saved in {folder}: {error.strerror or error}"
+        raise ConfigError("output_dir", problem, f"{fisher.nbytes} bytes of room on each rank") from error
+
+
+class FisherFolder:
+    """What :func:`save_fisher` saved.
+
+    Args:
+        folder: of the Fisher.
+
+    Attributes:
+        facts: how it was estimated.
+
+    Raises:
+        ConfigError: it is not there, or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.facts = read_checked(folder / RECORD, _RIGHT)
+        self._files = ShardFolder(folder, "fisher", _RIGHT)
+
+    def read(self, shard: Shard) -> Tensor:
+        """Read the Fisher of one shard, or of a part of one.
+
+        Raises:
+            ConfigError: the files do not hold all of it.
+        """
+        return self._files.read(shard)
+
+    def check(self, engine: Engine) -> None:
+        """Read all of it once and compare it with what was written; a collective call.
+
+        Raises:
+            ConfigError: it is damaged, or of another model.
+        """
+        pieces = ((part, self.read(part)) for shard in engine.shards() for part in parts(shard))
+        if fingerprint(engine, pieces) != self.facts["fingerprint"]:
+            raise ConfigError(str(self._folder), "holds another Fisher than was written", _RIGHT)

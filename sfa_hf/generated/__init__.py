@@ -1,0 +1,5 @@
+"""Seeded generators of Math, Law and Code rows, for demos and tests that need no download."""
+
+from sfa_hf.generated.rows import GENERATORS, generate, split_of
+
+__all__ = ["GENERATORS", "generate", "split_of"]

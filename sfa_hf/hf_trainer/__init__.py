@@ -1,0 +1,1 @@
+"""What the Hugging Face Trainer does not offer a callback."""

@@ -1,0 +1,1 @@
+"""Adam's second moments as weights of a merge."""

@@ -1,0 +1,181 @@
+r"""Reading \theta_o from safetensors: each rank only the entries that it owns."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+from huggingface_hub.errors import EntryNotFoundError
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
+
+from sfa_hf.engines.base import Shard
+from sfa_hf.errors import ConfigError
+from sfa_hf.files.hub import from_hub
+from sfa_hf.files.safetensors_slices import Stored, open_tensors
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = ("model.safetensors", "adapter_model.safetensors")
+_SAME_MODEL = "a checkpoint of the same model"
+
+
+class _Named(NamedTuple):
+    """A stored tensor, and its name in the file."""
+
+    key: str
+    tensor: Stored
+
+
+class AnchorFiles:
+    """The tensors of a saved model, found by the model's parameter names.
+
+    Names match as in ``from_pretrained``: after the renamings of the model's class, under any name of a tied
+    parameter, with or without the base model's prefix, and for PEFT adapters without the adapter's name.
+
+    Args:
+        source: a local folder, or a Hub id.
+        model: the model in training.
+
+    Attributes:
+        revision: the commit that a Hub id stood for; None for a folder.
+
+    Raises:
+        ConfigError: no safetensors there; a tensor that the model lacks, or that is stored in another form.
+    """
+
+    def __init__(self, source: str, model: nn.Module) -> None:
+        self._source = source
+        self.revision: str | None = None
+        self._open = ExitStack()
+        weakref.finalize(self, self._open.close)
+        self._renamings = _renamings(model)
+        self._stored = dict(self._tensors(source))
+        self._aliases = _aliases(model)
+        self._prefix = getattr(model, "base_model_prefix", "")
+        self._adapters = getattr(model, "active_adapters", ()) if hasattr(model, "peft_config") else ()
+        self._refuse_extra(model)
+
+    def check(self, shards: Sequence[Shard]) -> None:
+        """Check that every shard's tensor is there, with the parameter's shape.
+
+        Raises:
+            ConfigError: names the tensor, and both shapes.
+        """
+        for shard in shards:
+            shape = list(self._find(shard.name).tensor.shape)
+            if shape != list(shard.shape):
+                problem = f"{self._source} has {shard.name} of shape {shape}, the model {list(shard.shape)}"
+                raise ConfigError("anchor", problem, _SAME_MODEL)
+
+    def stored_name(self, name: str) -> str:
+        """The name that a parameter of the model has in the files."""
+        return self._find(name).key
+
+    def renames(self, name: str) -> bool:
+        """Whether a parameter has another name in the files than in the model."""
+        return self.stored_name(name) not in self._aliases[name]
+
+    def read(self, shard: Shard) -> Tensor:
+        """Read one shard's values, and nothing beside them."""
+        return self._find(shard.name).tensor.read(shard.offset, shard.offset + shard.data.numel())
+
+    def _find(self, name: str) -> _Named:
+        for alias in self._aliases[name]:
+            for spelling in self._spellings(alias):
+                if spelling in self._stored:
+                    return self._stored[spelling]
+        raise ConfigError("anchor", f"{self._source} has no tensor {name}", _SAME_MODEL)
+
+    def _spellings(self, name: str) -> Iterator[str]:
+        yield name
+        if self._prefix:
+            yield name.removeprefix(f"{self._prefix}.")
+            yield f"{self._prefix}.{name}"
+        for adapter in self._adapters:
+            yield name.replace(f".{adapter}.", ".")
+
+    def _tensors(self, source: str) -> Iterator[tuple[str, _Named]]:
+        paths = _locate(source)
+        if not Path(source).expanduser().is_dir():
+            # The cache keeps each commit's files in a folder of its name.
+            self.revision = paths[0].parent.name
+        for path in paths:
+            for key, tensor in open_tensors(path, "anchor", self._open):
+                # Or the system would read ahead of a slice, which is to read the other ranks' too.
+                os.posix_fadvise(tensor.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+                yield self._name_in_memory(key), _Named(key, tensor)
+
+    def _name_in_memory(self, key: str) -> str:
+        name = key
+        for renaming in self._renamings:
+            name, matched = renaming.rename_source_key(name)
+            if matched is not None and not isinstance(renaming, WeightRenaming):
+                problem = f"{self._source} stores {key} in another form than the model has in memory"
+                raise ConfigError(
+                    "anchor", problem, "anchor=None, a model whose tensors load as they are stored"
+                )
+        return name
+
+    def _refuse_extra(self, model: nn.Module) -> None:
+        known = {*self._aliases, *(name for name, _ in model.named_buffers(remove_duplicate=False))}
+        spelled = {spelling for name in known for spelling in self._spellings(name)}
+        ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+        for name in sorted(self._stored.keys() - spelled):
+            if not any(re.search(pattern, name) for pattern in ignored):
+                shape = list(self._stored[name].tensor.shape)
+                problem = f"{self._source} has a tensor {name} of shape {shape}, which the model lacks"
+                raise ConfigError("anchor", problem, _SAME_MODEL)
+
+
+def _renamings(model: nn.Module) -> list[Any]:
+    return get_model_conversion_mapping(model) if isinstance(model, PreTrainedModel) else []
+
+
+def _aliases(model: nn.Module) -> dict[str, list[str]]:
+    """Give for each parameter name all names of the same (tied) parameter, itself first."""
+    names = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    return {name: [name, *same] for same in names.values() for name in same}
+
+
+def _locate(source: str) -> list[Path]:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _in_folder(folder)
+    if folder.exists() or source.startswith((".", "/", "~")):
+        raise ConfigError("anchor", f"{source} is not a folder", "a folder of a saved model, or a Hub id")
+    with from_hub("anchor", f"the anchor {source}"):
+        try:
+            index = Path(huggingface_hub.hf_hub_download(source, _INDEX))
+        except EntryNotFoundError:
+            return [Path(huggingface_hub.hf_hub_download(source, _SINGLE[0]))]
+        return [Path(huggingface_hub.hf_hub_download(source, name)) for name in _parts(index)]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    if (folder / _INDEX).is_file():
+        return [folder / name for name in _parts(folder / _INDEX)]
+    for name in _SINGLE:
+        if (folder / name).is_file():
+            return [folder / name]
+    right = f"a folder with {_SINGLE[0]} or {_INDEX}, as save_pretrained writes them"
+    raise ConfigError("anchor", f"no safetensors weights in {folder}", right)
+
+
+def _parts(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"{index} is not a safetensors index: {error}"
+        raise ConfigError("anchor", problem, "an unbroken index file") from error
