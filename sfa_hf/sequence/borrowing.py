@@ -13,6 +13,7 @@ from accelerate import PartialState
 from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import link_or_copy
+from sfa_hf.files.folders import new_folder
 from sfa_hf.files.manifest import damage, read_facts
 from sfa_hf.methods import make_method
 from sfa_hf.sequence.config import RunConfig
@@ -82,21 +83,13 @@ def _alike(config: RunConfig, theirs: dict[str, Any]) -> bool:
 
 
 def _link(config: RunConfig, lender: Path) -> None:
-    """Make the borrower's folder under another name first, so that it is seen whole or not at all."""
-    final = config.output_dir
-    writing = final.with_name(f".{final.name}.borrowing.tmp")
-    shutil.rmtree(writing, ignore_errors=True)
-    RunFolder(writing, config.resolved).create(overwrite=False)
     task = _model(config, lender).parent.name
     kept = [f"{task}/{name}" for name in ("model", *config.method.KEEPS)]
-    for part in (*kept, *(f"records/{name}" for name in _RECORDS)):
-        if (lender / part).is_dir():
-            shutil.copytree(lender / part, writing / part, copy_function=_copy)
-    writing.rename(final)
-
-
-def _copy(source: str, target: str) -> None:
-    link_or_copy(Path(source), Path(target))
+    with new_folder(config.output_dir) as writing:
+        RunFolder(writing, config.resolved).create(overwrite=False)
+        for part in (*kept, *(f"records/{name}" for name in _RECORDS)):
+            if (lender / part).is_dir():
+                shutil.copytree(lender / part, writing / part, copy_function=link_or_copy)
 
 
 def _model(config: RunConfig, lender: Path) -> Path:
