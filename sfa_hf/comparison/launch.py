@@ -57,18 +57,20 @@ def _join(plan: Plan) -> None:
 def _carry_out_runs(plan: Plan, preemption: Preemption) -> list[tuple[PlannedRun, str]]:
     """The runs that failed, each with what it failed with."""
     failed: list[tuple[PlannedRun, str]] = []
+    done = _finished(plan)
     for index, run in enumerate(plan.runs, start=1):
         if preemption.asked:
             raise Preempted("stopped by SIGTERM between two runs")
-        done = _finished(plan)
         logger.info("run %d of %d: %s%s", index, len(plan.runs), run, _expected(plan, done))
         with claimed(run.config.output_dir) as ours:
             if not ours:
                 logger.info("%s: another launch is at it; left to it", run)
             elif (problem := _problem_of(run, plan)) is not None:
                 failed.append((run, problem))
-        if index < len(plan.runs) and (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
-            _report(plan)
+        if (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
+            done = _finished(plan)
+            if index < len(plan.runs):
+                _report(plan)
     return failed
 
 

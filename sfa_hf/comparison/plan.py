@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,13 +131,15 @@ def _keys(values: Mapping[str, Any]) -> _Keys:
 def _runs(
     values: Mapping[str, Any], folders: list[Path], entries: list[Entry], seeds: list[int]
 ) -> Iterator[PlannedRun]:
-    make_config({**values, "method": entries[0].options}, folders)  # its errors name keys of the whole config
+    # its errors name keys of the whole config, and its tasks serve all runs: their rows are read once
+    shared = make_config({**values, "method": entries[0].options}, folders)
     output_dir = Path(values["output_dir"])
     for seed in seeds:
         for entry in entries:
             folder = output_dir / entry.label / f"seed-{seed}"
             own = {"method": entry.options, "seed": seed, "output_dir": str(folder)}
-            yield PlannedRun(entry.label, seed, make_config({**values, **own}, folders))
+            config = make_config({**values, **own}, folders)
+            yield PlannedRun(entry.label, seed, replace(config, tasks=shared.tasks))
 
 
 def _check_folder(output_dir: Path) -> None:
