@@ -28,9 +28,9 @@ from sfa_hf.correction import Mismatch, correct, feature_mismatch
 from sfa_hf.correction.correct import LEARNING_RATE
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions, check_tasks, evaluate_task
-from sfa_hf.evaluation.table import aligned
 from sfa_hf.files.atomic import write_json
 from sfa_hf.models import load_model
+from sfa_hf.reports.table import aligned
 from sfa_hf.sequence import parse_overrides
 from sfa_hf.sequence.training import checked_training
 from sfa_hf.tasks import DataOptions, Task, encode
@@ -149,7 +149,7 @@ def table(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]
         (name, *(f"{each[name][key]:.4f}" for key in values for each in (before, after)))
         for name, values in before.items()
     ]
-    return aligned([header, *lines])
+    return "\n".join(aligned([header, *lines]))
 
 
 if __name__ == "__main__":

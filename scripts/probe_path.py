@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from sfa_hf.config.cli import is_first_process, run_main
 from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.errors import ConfigError
-from sfa_hf.evaluation.table import aligned
 from sfa_hf.probing import ProbeOptions, run_probe
+from sfa_hf.reports.table import aligned
 from sfa_hf.sequence import parse_overrides
 
 USAGE = "scripts/probe_path.py A B task=law [key=value ...]"
@@ -61,7 +61,7 @@ def table(found: dict[str, Any]) -> str:
         [key, *(f"{each['tasks'][task][what]:.4f}" for task in tasks for what in ("loss", "score"))]
         for key, each in rows
     ]
-    return aligned([header, *lines])
+    return "\n".join(aligned([header, *lines]))
 
 
 def _place(point: dict[str, Any]) -> tuple[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sfa_hf.evaluation.table import aligned
+from sfa_hf.reports.table import aligned
 
 
 def lm_eval_table(found: Mapping[str, Any]) -> str:
@@ -18,7 +18,7 @@ def lm_eval_table(found: Mapping[str, Any]) -> str:
             for metric, value in scores.items()
             if "," in metric and "_stderr," not in metric and isinstance(value, float)
         ]
-    return aligned(lines)
+    return "\n".join(aligned(lines))
 
 
 def _error(scores: Mapping[str, Any], metric: str) -> str:

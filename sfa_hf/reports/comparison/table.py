@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sfa_hf.reports.comparison.view import Comparison, Figure, Method
+from sfa_hf.reports.table import aligned, column_widths
 
 _MIB = 2**20
 
@@ -154,15 +155,9 @@ def _table(title: str, about: str, columns: Sequence[_Column], comparison: Compa
 
 
 def _lines(cells: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    ruler = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    rows = [_padded(cells[0], widths), ruler, *(_padded(row, widths) for row in cells[1:])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    first, *others = zip(row, widths, strict=True)
-    return [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+    first, *others = column_widths(cells)
+    ruler = [":" + "-" * (first - 1), *("-" * (width - 1) + ":" for width in others)]
+    return "\n".join(f"| {line} |" for line in aligned([cells[0], ruler, *cells[1:]], left=1, gap=" | "))
 
 
 def _left_out(comparison: Comparison) -> Iterable[str]:
