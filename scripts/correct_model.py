@@ -29,10 +29,10 @@ from sfa_hf.correction.correct import LEARNING_RATE
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions, check_tasks, evaluate_task
 from sfa_hf.files.atomic import write_json
+from sfa_hf.hf_trainer.arguments import check_training
 from sfa_hf.models import load_model
 from sfa_hf.reports.table import aligned
 from sfa_hf.sequence import parse_overrides
-from sfa_hf.sequence.training import checked_training
 from sfa_hf.tasks import DataOptions, Task, encode
 from sfa_hf.tasks.named import named_tasks
 
@@ -92,7 +92,7 @@ def checked(values: dict[str, Any]) -> Options:
         options = Options.model_validate(values)
     except ValidationError as error:
         raise as_config_error(error, "", Options) from error
-    training = checked_training(options.training)
+    training = check_training(options.training)
     return options.model_copy(update={"training": training})
 
 

@@ -90,11 +90,14 @@ def load_plan(path: str, overrides: Mapping[str, Any]) -> Plan:
     entries = expand(keys.methods, method if isinstance(method, Mapping) else {})
     runs = tuple(_runs(values, folders, entries, keys.seeds))
     output_dir = Path(values["output_dir"])
-    _check_folder(output_dir)
-    check_labels(
-        output_dir, {entry.label: entry.method.model_dump(mode="json", by_alias=True) for entry in entries}
-    )
-    _check_reference(keys.reference, {entry.label for entry in entries}, output_dir)
+    if (output_dir / "config.yaml").exists():
+        problem = f"{output_dir} is the folder of a single run"
+        raise ConfigError("output_dir", problem, "a folder for the comparison, e.g. output_dir=runs/compare")
+    methods = {entry.label: entry.method.model_dump(mode="json", by_alias=True) for entry in entries}
+    check_labels(output_dir, methods)
+    if keys.reference not in (None, *methods) and not (output_dir / str(keys.reference)).is_dir():
+        problem = f"no method is labelled {keys.reference!r}"
+        raise ConfigError("reference", problem, nearest(str(keys.reference), methods))
     return Plan(output_dir, runs, keys.reference)
 
 
@@ -140,14 +143,3 @@ def _runs(
             own = {"method": entry.options, "seed": seed, "output_dir": str(folder)}
             config = make_config({**values, **own}, folders)
             yield PlannedRun(entry.label, seed, replace(config, tasks=shared.tasks))
-
-
-def _check_folder(output_dir: Path) -> None:
-    if (output_dir / "config.yaml").exists():
-        problem = f"{output_dir} is the folder of a single run"
-        raise ConfigError("output_dir", problem, "a folder for the comparison, e.g. output_dir=runs/compare")
-
-
-def _check_reference(reference: str | None, labels: set[str], output_dir: Path) -> None:
-    if reference is not None and reference not in labels and not (output_dir / reference).is_dir():
-        raise ConfigError("reference", f"no method is labelled {reference!r}", nearest(reference, labels))

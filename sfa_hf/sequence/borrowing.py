@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 import yaml
 from accelerate import PartialState
@@ -55,7 +54,13 @@ def _lent(config: RunConfig, lender: Path) -> RunState | None:
         return None
     try:
         theirs = yaml.safe_load((lender / "config.yaml").read_text(encoding="utf-8"))
-        state = RunFolder(lender, theirs).read() if _alike(config, theirs) else None
+        differing = differing_keys(theirs, config.resolved)
+        if any(not key.startswith("method.") for key in differing):
+            return None
+        first_task = config.method.first_task
+        if first_task is None or first_task != make_method(theirs["method"]).first_task:
+            return None
+        state = RunFolder(lender, theirs).read()
     except (ConfigError, yaml.YAMLError, UnicodeDecodeError) as error:
         logger.warning("nothing is borrowed of %s: %s", lender, error)  # its own launch will refuse it
         return None
@@ -72,14 +77,6 @@ def _lent(config: RunConfig, lender: Path) -> RunState | None:
         engine=state.engine,
         world_size=state.world_size,
     )
-
-
-def _alike(config: RunConfig, theirs: dict[str, Any]) -> bool:
-    differing = differing_keys(theirs, config.resolved)
-    if any(not key.startswith("method.") for key in differing):
-        return False
-    wanted = config.method.first_task
-    return wanted is not None and wanted == make_method(theirs["method"]).first_task
 
 
 def _link(config: RunConfig, lender: Path) -> None:

@@ -14,8 +14,8 @@ from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions
+from sfa_hf.hf_trainer.arguments import check_training
 from sfa_hf.methods import DEFAULT_METHOD, Method, make_method
-from sfa_hf.sequence.training import checked_training
 from sfa_hf.tasks import DataOptions, Task, load_task
 
 
@@ -85,11 +85,10 @@ def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) ->
     except ValidationError as error:
         raise as_config_error(error, "", _Sections) from error
     method = make_method(sections.method)
-    shared = checked_training(sections.training)
+    shared = check_training(sections.training)
     tasks = _tasks(sections, task_folders)
     per_task = tuple(
-        {**shared, **checked_training(task.config.training, f"sequence.{task.name}.training")}
-        for task in tasks
+        {**shared, **check_training(task.config.training, f"sequence.{task.name}.training")} for task in tasks
     )
     return RunConfig(
         model=sections.model,

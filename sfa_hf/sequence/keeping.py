@@ -17,7 +17,7 @@ from sfa_hf.files.manifest import seal
 from sfa_hf.methods import Stage
 
 
-def keep_trained(
+def keep_model(
     trainer: Trainer,
     stage: Stage,
     recipe: Mapping[str, Any] | None,
@@ -47,7 +47,7 @@ def keep_trained(
     processes.wait_for_everyone()
 
 
-def keep_same(stage: Stage) -> None:
+def keep_same_model(stage: Stage) -> None:
     """Make the model of the stage before this one's too, without a second copy on the disk."""
     if PartialState().is_main_process:
         shutil.rmtree(aside(stage.model), ignore_errors=True)

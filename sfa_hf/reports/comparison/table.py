@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sfa_hf.reports.comparison.view import Comparison, Figure, Method
@@ -33,11 +33,13 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 def markdown(comparison: Comparison) -> str:
     """All tables as one Markdown text."""
-    tables = [
-        f"### {table.title}\n\n{table.about}\n\n{_lines(table.cells)}\n"
-        for table in comparison_tables(comparison)
-    ]
-    return "\n".join([f"{heading(comparison)}\n", *tables, *_left_out(comparison)])
+    tables = comparison_tables(comparison)
+    parts = [heading(comparison)]
+    parts += [f"### {table.title}\n\n{table.about}\n\n{_lines(table.cells)}" for table in tables]
+    if unfinished := comparison.found["unfinished"]:
+        parts.append(f"Not finished, and left out: {', '.join(unfinished)}.")
+    parts += [f"Made with another config, and left out: {other}." for other in comparison.found["others"]]
+    return "\n\n".join(parts) + "\n"
 
 
 def heading(comparison: Comparison) -> str:
@@ -55,13 +57,16 @@ def heading(comparison: Comparison) -> str:
 def _scores(comparison: Comparison) -> Table:
     tasks, reference = comparison.tasks, comparison.found["reference"]
     columns = [
-        *(_figure(_head(comparison, task), f"final.{task}", comparison.scale([task])) for task in tasks),
+        *(
+            _figure(f"{task} ({comparison.unit([task])})", f"final.{task}", comparison.scale([task]))
+            for task in tasks
+        ),
         _figure("average", "average", comparison.scale(tasks)),
     ]
     if reference is not None:
         scale = comparison.scale(tasks)
         columns.append(
-            _Column(f"average, from {reference}'s", lambda method: _signed(_other(method, reference), scale))
+            _Column(f"average, from {reference}'s", lambda method: _signed(method, reference, scale))
         )
     about = "Each task's score after the whole sequence, and their mean."
     if reference is not None:
@@ -69,14 +74,6 @@ def _scores(comparison: Comparison) -> Table:
     if comparison.named("single_task"):
         about += " single_task: each task's score by a model of its own."
     return _table("Scores at the end", about, columns, comparison)
-
-
-def _other(method: Method, reference: str) -> Figure | None:
-    return None if method.label == reference else method.difference
-
-
-def _head(comparison: Comparison, task: str) -> str:
-    return f"{task} ({comparison.unit([task])})"
 
 
 def _keeping(comparison: Comparison) -> Table:
@@ -140,7 +137,9 @@ def _with_interval(figure: Figure | None, scale: float, digits: int) -> str:
     return mean if figure.half is None else f"{mean} ±{scale * figure.half:.{digits}f}"
 
 
-def _signed(figure: Figure | None, scale: float) -> str:
+def _signed(method: Method, reference: str, scale: float) -> str:
+    """The difference from the reference, which has none of its own."""
+    figure = None if method.label == reference else method.difference
     text = _with_interval(figure, scale, 1 if scale != 1 else 3)
     return f"+{text}" if figure is not None and figure.mean > 0 else text
 
@@ -158,10 +157,3 @@ def _lines(cells: Sequence[Sequence[str]]) -> str:
     first, *others = column_widths(cells)
     ruler = [":" + "-" * (first - 1), *("-" * (width - 1) + ":" for width in others)]
     return "\n".join(f"| {line} |" for line in aligned([cells[0], ruler, *cells[1:]], left=1, gap=" | "))
-
-
-def _left_out(comparison: Comparison) -> Iterable[str]:
-    if unfinished := comparison.found["unfinished"]:
-        yield f"Not finished, and left out: {', '.join(unfinished)}.\n"
-    for other in comparison.found["others"]:
-        yield f"Made with another config, and left out: {other}.\n"

@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def checked_training(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
+def check_training(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
     """Check names, and coerce values (YAML reads ``1e-5`` as text) to the types of TrainingArguments.
 
     Args:
