@@ -7,6 +7,7 @@ one of them calls :func:`put_in_place` at the end.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -43,11 +44,12 @@ def new_folder(final: Path) -> Iterator[Path]:
     What killed processes left of earlier ones is removed; one that another process is still writing is not.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".{final.name}.*{LEFTOVER_SUFFIX}"):
-        with _locked(left) as ours:
+    prefix = f".{final.name}.new-"
+    for left in final.parent.glob(f"{glob.escape(prefix)}*{LEFTOVER_SUFFIX}"):
+        with suppress(FileNotFoundError), _locked(left) as ours:
             if ours:
                 shutil.rmtree(left, ignore_errors=True)
-    written = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.", suffix=LEFTOVER_SUFFIX))
+    written = Path(tempfile.mkdtemp(dir=final.parent, prefix=prefix, suffix=LEFTOVER_SUFFIX))
     written.chmod(0o755)  # mkdtemp's is the owner's alone
     with _locked(written):
         try:

@@ -169,16 +169,15 @@ def _merges(history: list[Mapping[str, Any]], task: str, steps: int) -> list[dic
                 key: entry[f"sfa/{key}"]
                 for key in ("beta", "drift_before", "drift_after", "seconds", "bytes")
             },
-            **({"anchor_weight": means} if (means := _anchor_weights(entry)) else {}),
+            # of a rule that gives each entry its own weight: the anchor's mean, by kind of parameter
+            **({"anchor_weight": means} if (means := _below(f"{ANCHOR_WEIGHT}/", entry)) else {}),
         }
         for entry in history
         if "sfa/merge" in entry
     ]
 
 
-def _anchor_weights(entry: Mapping[str, Any]) -> dict[str, float]:
-    """Mean weights of the anchor by kind of parameter, of a rule that gives each entry its own."""
-    prefix = f"{ANCHOR_WEIGHT}/"
+def _below(prefix: str, entry: Mapping[str, Any]) -> dict[str, float]:
     return {key.removeprefix(prefix): value for key, value in entry.items() if key.startswith(prefix)}
 
 
