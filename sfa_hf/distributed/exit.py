@@ -29,7 +29,7 @@ def clean_end() -> Iterator[None]:
     A worker lets go of a collective's tensors after the collective has returned, for which it takes the
     interpreter's lock. If the interpreter has begun to finalise by then, that ends the thread, and with it
     the process, by SIGABRT: "terminate called without an active exception". If the group is being destroyed
-    by then, both wait for each other. See docs/engines.md.
+    by then, both wait for each other. See docs/internals/process-end.md.
 
     After an error no rank is waited for and nothing is closed: the others may never come.
 
