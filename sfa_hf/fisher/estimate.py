@@ -82,7 +82,7 @@ class FisherCallback(TrainerCallback):
             RuntimeError: a row gave no gradient, or the Fisher is zero or not finite.
         """
         if self._seen != self._rows:
-            raise RuntimeError(f"Fisher of {self._name}: got {self._seen} gradients for {self._rows} rows")
+            raise RuntimeError(f"Fisher of {self._name}: {self._seen} gradients of {self._rows} rows")
         self._squares.values.div_(self._rows)
         self._check()
         save_fisher(folder, self._engine, self._engine.shards(), self._squares, facts)

@@ -1,9 +1,9 @@
-"""Logging from a callback as ``Trainer.log`` does, so that every ``report_to`` integration receives it.
+"""Logging from a callback as ``Trainer.log`` does, so that every ``report_to`` integration hears of it.
 
-A callback cannot log through the Trainer: ``Trainer.log`` calls the callback handler, which calls the
-reporting integrations, and a callback gets neither object. The handler calls the events of a callback, so it
-is found on the call stack. Calling ``Trainer.log`` would be wrong: subclasses override it to flush their own
-running means, which a merge must not change.
+The Trainer hands its callbacks no way to log: ``Trainer.log`` tells its callback handler, which tells the
+reporting integrations, and a callback gets neither object. But it is the handler that calls a callback's
+events, so it stands on the call stack. ``Trainer.log`` itself would not do: subclasses override it to flush
+running means of their own, which a merge must not disturb.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ _logger = logging.getLogger(__name__)
 class TrainerLog:
     """Logs to ``state.log_history`` and to every callback of the handler that is calling now.
 
-    Create it inside an event of a callback.
+    Make it inside a callback's event.
     """
 
     def __init__(self) -> None:
         self._handler = _calling_handler()
         if self._handler is None:
-            _logger.warning("no transformers Trainer is calling: merges are logged only to state.log_history")
+            _logger.warning(
+                "no transformers Trainer is calling: merges are logged to state.log_history alone"
+            )
 
     def write(
         self,
@@ -36,7 +38,7 @@ class TrainerLog:
         state: TrainerState,
         control: TrainerControl,
     ) -> None:
-        """Log ``values`` at the current step; ``control.should_log`` does not change."""
+        """Log ``values`` at the current step; whether the Trainer logs of its own accord stays as it was."""
         logs = dict(values)
         if state.epoch is not None:
             logs["epoch"] = state.epoch

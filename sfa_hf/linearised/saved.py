@@ -80,7 +80,7 @@ def note(model: Any, folder: Path) -> None:
 
 
 def read_base(base: str, dtype: torch.dtype) -> tuple[dict[str, Tensor], Origin]:
-    r"""Read \theta_0 from a folder or the Hub, by parameter name."""
+    r"""\theta_0 of a folder or Hub id, by the names of its parameters."""
     try:
         model, _ = load_model(base, str(dtype).removeprefix("torch."))
     except ConfigError as error:

@@ -17,13 +17,13 @@ from filelock import FileLock
 from sfa_hf.files.atomic import write_json
 
 _MANIFEST = "manifest.json"
-#: Rooms whose code determines what is built; a change to it changes the hash.
+#: Code that decides what is built: a change to it is a change of the content.
 _SOURCES = ("models", "generated")
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
 def root() -> Path:
-    """Return ``$SFA_HF_CACHE``, or else ``sfa_hf`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """``$SFA_HF_CACHE``, else ``sfa_hf`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     own = os.environ.get("SFA_HF_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(own).expanduser() if own else Path(shared).expanduser() / "sfa_hf"
@@ -40,7 +40,7 @@ def folder(recipe: Mapping[str, Any], build: Callable[[Path], None], cache_dir: 
         recipe: JSON values; hashed into the name, with the code of this package and the versions of
             libraries.
         build: fills an empty folder.
-        cache_dir: parent folder; None for :func:`root`.
+        cache_dir: parent folder; None is :func:`root`.
     """
     parent = cache_dir or root()
     parent.mkdir(parents=True, exist_ok=True)

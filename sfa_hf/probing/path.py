@@ -58,7 +58,7 @@ def recipe(point: Point, a: str, b: str, options: ProbeOptions) -> dict[str, Any
 
 
 def as_asked(error: ConfigError, point: Point) -> ConfigError:
-    """Return an error of a recipe under the name of the probe's argument."""
+    """An error of a point's recipe, by the arguments of the probe."""
     linear = {"base": "A", "models.0": "B"}
     fisher = {"models.0.fisher": "fisher.a", "models.1.fisher": "fisher.b", "models.0": "A", "models.1": "B"}
     names = linear if point.curve == LINEAR else fisher
