@@ -16,7 +16,7 @@ _logger = logging.getLogger(__name__)
 
 
 def complete_resume(engine: Engine, model: object, args: TrainingArguments, state: TrainerState) -> None:
-    """At a resume: :func:`load_what_was_left` from the checkpoint of this step in ``output_dir``."""
+    """:func:`load_what_was_left` where a training resumes: of its step's checkpoint in ``output_dir``."""
     if state.global_step > 0:
         load_what_was_left(engine, model, Path(str(args.output_dir), f"checkpoint-{state.global_step}"))
 
