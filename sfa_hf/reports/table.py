@@ -34,7 +34,7 @@ def column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def side_by_side(runs: Sequence[Run]) -> str:
-    """The score matrices of several runs, next to each other, with their summaries below."""
+    """Return the score matrices of several runs side by side, with their summaries below."""
     blocks = [_block(run) for run in runs]
     return "\n".join(aligned(list(zip_longest(*blocks, fillvalue="")), gap="   "))
 
