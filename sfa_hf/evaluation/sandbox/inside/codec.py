@@ -25,6 +25,8 @@ CONTAINERS: dict[str, Any] = {
 # exact numbers: module of the standard library and class
 NUMBERS = (("decimal", "Decimal"), ("fractions", "Fraction"))
 _INT64 = 1 << 63
+# what the standard library holds that does something when it is imported
+_JOKES = {"antigravity", "this"}
 _CLASSES = frozenset(each for each in vars(builtins).values() if isinstance(each, type))
 
 
@@ -106,7 +108,7 @@ def _is_numpy_scalar(value: Any) -> bool:
 
 
 def _module(name: str) -> types.ModuleType:
-    if name not in sys.stdlib_module_names:
+    if name not in sys.stdlib_module_names - _JOKES:
         raise ValueError(f"{name} is not of the standard library")
     return importlib.import_module(name)
 
