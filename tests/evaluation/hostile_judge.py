@@ -12,14 +12,14 @@ _SEND = (
 )
 
 
-def _returns(value: str, test: str, outcomes: str, detail: str = "", *, slow: bool = True) -> Hostile:
+def _returns(value: str, test: str, outcomes: str) -> Hostile:
     """An answer that is a heavy thing to work with."""
-    return Hostile(f"def f(x):\n    return {value}\n", outcomes, detail, test, slow)
+    return Hostile(f"def f(x):\n    return {value}\n", outcomes, test=test)
 
 
 JUDGE: dict[str, Hostile] = {
     # ------------------------------------------------------------------------------- the judge's own work
-    "a long sum for the judge": _returns("range(10**15)", "assert sum(f(1)) == 1", "timeout", slow=False),
+    "a long sum for the judge": _returns("range(10**15)", "assert sum(f(1)) == 1", "timeout"),
     "a long power for the judge": _returns("10**8", "assert 10 ** f(1) == 1", "timeout out_of_memory"),
     "a long division for the judge": _returns(
         "10**7", "x = 3 ** f(1)\nassert x // 7 ** (f(1) // 2) == 1", "timeout out_of_memory"
@@ -32,12 +32,10 @@ JUDGE: dict[str, Hostile] = {
         "import decimal\ndef f(x):\n    return decimal.Decimal('1e999999')\n",
         "timeout failed",
         test="assert str(int(f(1)) ** 9) == '1'",
-        slow=True,
     ),
     "a fraction for the judge": Hostile(
         _SEND + "send({'names': [['f', ['Fraction', '1e999999999']]]})\nimport time\ntime.sleep(99)\n",
         "timeout out_of_memory failed",
-        slow=True,
     ),
     "colliding numbers for the judge": _returns(
         "[each * (2**61 - 1) for each in range(60000)]", "assert len(set(f(1))) == 1", "timeout"
@@ -45,14 +43,15 @@ JUDGE: dict[str, Hostile] = {
     "a pattern for the judge": _returns(
         "'a' * 40 + 'b'", "import re\nassert re.fullmatch('(a+)+', f(1))", "timeout"
     ),
-    "a long text for the judge": _returns("10**12", "assert 'x' * f(1) == ''", "out_of_memory", slow=False),
-    "a long list for the judge": _returns("range(10**12)", "assert list(f(1)) == []", "out_of_memory timeout"),
-    "digits for the judge": _returns("1 << (10**7)", "assert str(f(1)) == '4'", "failed", slow=False),
+    "a long text for the judge": _returns("10**12", "assert 'x' * f(1) == ''", "out_of_memory"),
+    "a long list for the judge": _returns(
+        "range(10**12)", "assert list(f(1)) == []", "out_of_memory timeout"
+    ),
+    "digits for the judge": _returns("1 << (10**7)", "assert str(f(1)) == '4'", "failed"),
     "a slow answer to each question": Hostile(
         "import time\ndef f(x):\n    time.sleep(0.3)\n    return 4\n",
         "timeout",
         test="for _ in range(99):\n    assert f(2) == 4",
-        slow=True,
     ),
     "an equality that loops": Hostile(
         "class Loop:\n    def __eq__(self, other):\n        while True:\n            pass\n"
@@ -64,13 +63,11 @@ JUDGE: dict[str, Hostile] = {
         "def f(x):\n    return Loop()\n",
         "timeout",
         test="assert len(f(2)) == 4",
-        slow=True,
     ),
     "an endless iterator": Hostile(
         "import itertools\ndef f(x):\n    return itertools.count()\n",
         "out_of_memory timeout",
         test="assert list(f(1)) == []",
-        slow=True,
     ),
     "an answer that holds itself": Hostile(
         "held = []\nheld.append(held)\ndef f(x):\n    return held\n", "failed", "RecursionError"
@@ -83,7 +80,7 @@ JUDGE: dict[str, Hostile] = {
     "a deep message": Hostile(_SEND + "send(b'[' * 10**6)\n" + RIGHT, "failed"),
     "an empty message": Hostile(_SEND + "send(b'')\n" + RIGHT, "failed"),
     "half a message": Hostile(
-        _SEND + "os.write(3, struct.pack('!I', 4096) + b'[')\n" + RIGHT, "timeout failed", slow=True
+        _SEND + "os.write(3, struct.pack('!I', 4096) + b'[')\n" + RIGHT, "timeout failed"
     ),
     "zeros on the channel": Hostile("import os\nos.write(3, bytes(10**5))\n" + RIGHT, "failed"),
     "a module that is a joke": Hostile(
@@ -94,7 +91,6 @@ JUDGE: dict[str, Hostile] = {
         "class Loop(Exception):\n    def __str__(self):\n        while True:\n            pass\n"
         "def f(x):\n    raise Loop\n",
         "timeout",
-        slow=True,
     ),
     # --------------------------------------------------------------------------------------- faked verdicts
     "leaves a test that catches all": Hostile(
@@ -128,8 +124,9 @@ JUDGE: dict[str, Hostile] = {
     ),
     "looks for the judge by frames": Hostile(
         "import sys\nframe, seen = sys._getframe(), []\n"
-        "while frame:\n    seen += [*frame.f_globals.values(), *frame.f_locals.values()]\n    frame = frame.f_back\n"
-        "found = any('secret_of_the' in each for each in seen if isinstance(each, str))\n"
+        "while frame:\n    seen += [*frame.f_globals.values(), *frame.f_locals.values()]\n"
+        "    frame = frame.f_back\n"
+        "found = any('secret_of_the' in each for each in seen if isinstance(each, str))\nseen = []\n"
         "def f(x):\n    return x * x if found else 0\n",
         "failed",
         "AssertionError",
@@ -149,13 +146,14 @@ JUDGE: dict[str, Hostile] = {
         "import sys\nwhile True:\n    sys.stderr.write('x' * 9999)\n", "too_much_output"
     ),
     "a child that floods": Hostile(
-        "import os, time\nif os.fork() == 0:\n    while True:\n        os.write(1, bytes(9999))\ntime.sleep(99)\n",
+        "import os, time\nif os.fork() == 0:\n    while True:\n        os.write(1, bytes(9999))\n"
+        "time.sleep(99)\n",
         "too_much_output",
     ),
     "a sparse file": Hostile("open('/tmp/x', 'wb').truncate(1 << 40)\n", "too_much_output"),
     "closes its streams": Hostile(
-        "import os, sys\nsys.stdout.close()\nfor number in (0, 1, 2):\n    os.path.exists(number) and os.close(number)\n"
-        + RIGHT,
+        "import os, sys\nsys.stdout.close()\n"
+        "for number in (0, 1, 2):\n    os.path.exists(number) and os.close(number)\n" + RIGHT,
         "passed",
     ),
     "shuts its channel": Hostile(
@@ -170,18 +168,21 @@ JUDGE: dict[str, Hostile] = {
     "opens its parent's streams": Hostile(
         "import os\nopen(f'/proc/{os.getppid()}/fd/1', 'w').write('started')\n", "failed", "FileNotFound"
     ),
-    "opens the terminal": Hostile("open('/dev/tty', 'w').write('x')\n", "failed", "FileNotFound"),
+    "opens the terminal": Hostile("open('/dev/tty', 'r+').write('x')\n", "failed", "FileNotFound"),
     "writes through a link to the system": Hostile(
         "import os\nos.symlink('/usr/bin', 'link')\nopen('link/evil', 'w').close()\n", "forbidden"
     ),
-    "a hard link to the system": Hostile("import os\nos.link('/usr/bin/env', '/tmp/env')\n", "failed forbidden"),
+    "a hard link to the system": Hostile(
+        "import os\nos.link('/usr/bin/env', '/tmp/env')\n", "failed forbidden"
+    ),
     "leaves something in /dev/shm": Hostile("open('/dev/shm/left-here', 'w').write('x')\n" + RIGHT, "passed"),
     "removes its current folder": Hostile(
         "import os\nos.mkdir('gone')\nos.chdir('gone')\nos.rmdir('../gone')\n" + RIGHT, "passed"
     ),
     # --------------------------------------------------------------------------------- processes and signals
     "fork bomb of new sessions": Hostile(
-        "import os\nwhile True:\n    os.fork()\n    try:\n        os.setsid()\n    except OSError:\n        pass\n",
+        "import os\nwhile True:\n    os.fork()\n"
+        "    try:\n        os.setsid()\n    except PermissionError:\n        pass\n",
         "too_many_processes",
     ),
     "fork bomb of orphans": Hostile(
@@ -192,21 +193,20 @@ JUDGE: dict[str, Hostile] = {
     "fork bomb of a shell": Hostile(
         "import os\nos.system('x() { x | x & }; x')\nimport time\ntime.sleep(99)\n",
         "too_many_processes too_much_output timeout",
-        slow=True,
     ),
     "processes without end": Hostile(
         "import subprocess\nwhile True:\n    subprocess.Popen(['/bin/sleep', '99'])\n", "too_many_processes"
     ),
     "spins in many processes": Hostile(
-        "import os\nfor _ in range(3):\n    os.fork()\nwhile True:\n    pass\n", "timeout", slow=True
+        "import os\nfor _ in range(3):\n    os.fork()\nwhile True:\n    pass\n", "timeout"
     ),
     "spins in short-lived children": Hostile(
-        "import os\nwhile True:\n    if os.fork() == 0:\n        sum(range(10**6))\n        os._exit(0)\n    os.wait()\n",
+        "import os\nwhile True:\n"
+        "    if os.fork() == 0:\n        sum(range(10**6))\n        os._exit(0)\n    os.wait()\n",
         "timeout",
-        slow=True,
     ),
-    "stops itself": Hostile("import os\nos.kill(os.getpid(), 19)\n", "timeout", slow=True),
-    "stops its group": Hostile("import os\nos.killpg(0, 19)\n", "timeout", slow=True),
+    "stops itself": Hostile("import os\nos.kill(os.getpid(), 19)\n", "timeout"),
+    "stops its group": Hostile("import os\nos.killpg(0, 19)\n", "timeout"),
     "every signal to its parent": Hostile(
         "import os\nfor number in {*range(1, 65)} - {14}:\n    try:\n        os.kill(os.getppid(), number)\n"
         "    except OSError:\n        pass\n" + RIGHT,
@@ -224,8 +224,8 @@ JUDGE: dict[str, Hostile] = {
         "import os\nfor _ in range(20):\n    if os.fork() == 0:\n        os._exit(0)\n" + RIGHT, "passed"
     ),
     "children that outlive it": Hostile(
-        "import os, time\nfor _ in range(9):\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(999)\n"
-        + RIGHT,
+        "import os, time\n"
+        "for _ in range(9):\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(999)\n" + RIGHT,
         "passed",
     ),
     "children who do not go with their parent": Hostile(

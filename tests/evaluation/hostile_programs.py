@@ -28,17 +28,12 @@ LIBC = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 
 @dataclass(frozen=True)
 class Hostile:
-    """A program and the outcomes that are right for it; OUTSIDE stands for a folder outside the sandbox.
-
-    Attributes:
-        slow: takes seconds, by design.
-    """
+    """A program and the outcomes that are right for it; OUTSIDE stands for a folder outside the sandbox."""
 
     source: str
     outcomes: str
     detail: str = ""
     test: str = TEST
-    slow: bool = False
 
 
 HOSTILE: dict[str, Hostile] = {

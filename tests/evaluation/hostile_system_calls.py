@@ -35,7 +35,9 @@ def _socket(family: int, kind: int = 1) -> Hostile:
 
 
 _EVERY = [
-    (numbers[_COLUMN], code) for numbers, code in system_calls.REFUSED.values() if numbers[_COLUMN] is not None
+    (numbers[_COLUMN], code)
+    for numbers, code in system_calls.REFUSED.values()
+    if numbers[_COLUMN] is not None
 ]
 
 SYSTEM_CALLS: dict[str, Hostile] = {
@@ -70,7 +72,8 @@ SYSTEM_CALLS: dict[str, Hostile] = {
         _MAP + "refused = refuses(0x21) and refuses(0x23)\n" + REFUSED, "passed"
     ),
     "shared zeros": Hostile(
-        "import mmap\nwith open('/dev/zero', 'r+b') as file:\n    held = mmap.mmap(file.fileno(), 1500 << 20)\n",
+        "import mmap\n"
+        "with open('/dev/zero', 'r+b') as file:\n    held = mmap.mmap(file.fileno(), 1500 << 20)\n",
         "failed",
         "FileNotFoundError",
     ),
@@ -111,7 +114,10 @@ SYSTEM_CALLS: dict[str, Hostile] = {
     ),
     # -------------------------------------------------------------------------- namespaces, files, machine
     "user namespace by clone": Hostile(
-        "import os\n" + _ASK + f"refused = ask({(56, 220)[_COLUMN]}, 0x10000011, 0, 0, 0, 0) == 1\n" + REFUSED,
+        "import os\n"
+        + _ASK
+        + f"refused = ask({(56, 220)[_COLUMN]}, 0x10000011, 0, 0, 0, 0) == 1\n"
+        + REFUSED,
         "passed",
     ),
     "user namespace by clone3": _refused("clone3", "ctypes.create_string_buffer(88)", 88, code=38),
@@ -125,7 +131,8 @@ SYSTEM_CALLS: dict[str, Hostile] = {
     "another root": Hostile("import os\nos.chroot('/tmp')\n", "forbidden"),
     "a device file": Hostile("import os\nos.mknod('/tmp/disk', 0o60600, os.makedev(8, 0))\n", "forbidden"),
     "descriptors of its parent": Hostile(
-        _ASK + f"held = os.pidfd_open(os.getppid())\nrefused = ask({_number('pidfd_getfd')}, held, 1, 0) == 1\n"
+        _ASK
+        + f"held = os.pidfd_open(os.getppid())\nrefused = ask({_number('pidfd_getfd')}, held, 1, 0) == 1\n"
         f"{REFUSED}",
         "passed",
     ),

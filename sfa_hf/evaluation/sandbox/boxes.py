@@ -75,8 +75,8 @@ class Bubblewrap:
 
     def command(self, inner: Sequence[str], disk_bytes: int) -> list[str]:
         view = system_view()
-        found = [system_bubblewrap() or "bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
-        found += ["--new-session", "--as-pid-1", "--cap-drop", "ALL"]
+        found = [system_bubblewrap() or "bwrap", "--unshare-all", "--unshare-user", "--disable-userns"]
+        found += ["--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
         found += ["--uid", f"{NOBODY}", "--gid", f"{NOBODY}"]
         # first, so that it hides nothing that is shown: an environment may lie in /tmp
         found += ["--size", f"{disk_bytes}", "--tmpfs", SCRATCH]
@@ -136,7 +136,7 @@ class Namespaces:
 
 
 class Bare:
-    """No namespaces: limits, a filter of system calls, a session of its own, and nobody's rights if this is root.
+    """No namespaces: limits, a filter of system calls, a session of its own; nobody's rights if this is root.
 
     For machines that cannot do better, on their owner's word.
     """

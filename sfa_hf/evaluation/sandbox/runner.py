@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from tempfile import TemporaryFile
 from typing import IO
 
 from sfa_hf.evaluation.sandbox.boxes import Box
@@ -67,8 +66,8 @@ def run_programs(programs: Sequence[Program], box: Box, limits: Limits, workers:
 def run_program(program: Program, box: Box, limits: Limits) -> Verdict:
     """Run one program. Raises SandboxError as :func:`run_programs` does."""
     started = time.monotonic()
-    with box.room() as room, TemporaryFile() as job:
-        # a file, since a pipe holds 64 KiB and a program and its test may be longer
+    # a file in memory: a pipe holds 64 KiB, and a program and its test may be longer
+    with box.room() as room, open(os.memfd_create("job"), "w+b") as job:  # noqa: PTH123 - has no path
         job.write(_job(program, box, limits))
         job.seek(0)
         inner = [interpreter(), "-s", "-S", "-B", "-c", _START.format(room.code)]
@@ -129,7 +128,7 @@ def _watched(process: subprocess.Popen[bytes], limits: Limits) -> Verdict:
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None  # noqa: S101 - for mypy: it was asked for
+    assert stream is not None
     return stream
 
 

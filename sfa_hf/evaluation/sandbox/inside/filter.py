@@ -25,12 +25,12 @@ Instruction = tuple[int, int, int, int]
 
 
 class _Program(ctypes.Structure):
-    """struct sock_fprog"""
+    """What linux/filter.h calls struct sock_fprog."""
 
-    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]  # noqa: RUF012 - ctypes asks
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
 
-def load(*, contained: bool) -> None:
+def load_filter(*, contained: bool) -> None:
     """Put the filter on this process, for good; it must have no-new-privs.
 
     Raises:

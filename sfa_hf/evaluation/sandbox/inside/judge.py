@@ -23,7 +23,7 @@ from sfa_hf.evaluation.sandbox.inside.remote import Connection
 from sfa_hf.evaluation.sandbox.inside.walls import PR_SET_DUMPABLE, leave_keyrings, prctl, shut_in
 from sfa_hf.evaluation.sandbox.inside.worker import serve
 
-#: Where there is no box, root's judge becomes this user, so that the program, as nobody, cannot send it signals.
+#: Where there is no box, root's judge becomes this user: the program, as nobody, cannot send it signals.
 JUDGE = NOBODY - 1
 #: Written before the program runs: whoever reads no verdict behind it knows that the program is to blame.
 STARTED = b"started\n"
@@ -52,6 +52,7 @@ def main() -> NoReturn:
     _quiet()
     shut_in(JUDGE, contained=contained)
     os.write(verdicts, STARTED)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # or a program could raise KeyboardInterrupt in the test
     signal.signal(signal.SIGALRM, lambda *_: _end(verdicts, "timeout", f"more than {job['seconds']:g} s"))
     signal.setitimer(signal.ITIMER_REAL, job["seconds"])
     resource.setrlimit(resource.RLIMIT_AS, (job["limits"]["AS"], job["limits"]["AS"]))
@@ -115,12 +116,10 @@ def _outcome(error: BaseException) -> str:
     raised = getattr(error, "program_raised", None)
     if raised is None:
         return "out_of_memory" if isinstance(error, MemoryError) else "failed"
-    if "MemoryError" in raised["bases"]:
+    if "MemoryError" in raised["bases"] or raised["errno"] == errno.ENOMEM:
         return "out_of_memory"
     if raised["type"] == "BlockingIOError" or "start new thread" in raised["message"]:
         return "too_many_processes"
-    if raised["errno"] == errno.ENOMEM:
-        return "out_of_memory"
     if raised["errno"] in (errno.ENOSPC, errno.EFBIG):
         return "too_much_output"
     if raised["errno"] in _FORBIDDEN or raised["type"] == "gaierror":

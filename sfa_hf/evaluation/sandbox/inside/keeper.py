@@ -13,7 +13,7 @@ from sfa_hf.evaluation.sandbox.inside.walls import PR_SET_CHILD_SUBREAPER, PR_SE
 def keep() -> None:
     """Go on in a child of this process; when the child has ended, all of its descendants are killed.
 
-    Their parents' ends lead them here. As root, this process is out of reach of a program that runs as nobody.
+    When their parents end, they become children of this process. As root, it cannot be signalled by nobody.
     """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)

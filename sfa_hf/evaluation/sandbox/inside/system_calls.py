@@ -1,7 +1,7 @@
 """System calls that no program in a sandbox may make: the rules of the filter, read by ``filter.py``.
 
-Everything else that Linux 6.10 knows is allowed, and nothing that later kernels add. A list of what is allowed
-would be shorter to reason about, but every C library and every NumPy would have to be on it.
+Everything else that Linux 6.10 knows is allowed, and nothing that later kernels add. A list of what is
+allowed would be easier to reason about, but it would have to know every C library and every NumPy.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ _AF_UNIX = 1
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW* of linux/sched.h but for time's
 _NEW_TIME = 0x80  # in clone these bits are a signal's
 _MAP_SHARED, _MAP_ANONYMOUS, _MAP_HUGETLB = 0x01, 0x20, 0x40000
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # put words into a terminal's mouth
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into a terminal
 _KILL, _SOCKET = (62, 129), (41, 198)
 
 

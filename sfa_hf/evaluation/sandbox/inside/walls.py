@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from sfa_hf.evaluation.sandbox.inside import filter
+from sfa_hf.evaluation.sandbox.inside.filter import load_filter
 
 # linux/prctl.h, linux/keyctl.h
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
@@ -25,8 +25,8 @@ def prctl(option: int, value: int) -> None:
 def leave_keyrings() -> None:
     """A session keyring of this run's own, empty.
 
-    Where the kernel refuses (it was built without keys, a container's filter, a quota), programs reach no keys
-    all the same: the filter of system calls comes next.
+    If the kernel refuses (it was built without keys, a container's filter, a quota), programs still reach no
+    keys: the filter of system calls comes next.
     """
     number = _SYS_KEYCTL.get(os.uname().machine)
     if number is not None:
@@ -39,7 +39,7 @@ def shut_in(user: int, *, contained: bool) -> None:
         _become(user)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user clears it
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    filter.load(contained=contained)
+    load_filter(contained=contained)
 
 
 def _become(user: int) -> None:
@@ -64,4 +64,6 @@ def _moved(old: str, new: str) -> None:
     for module in list(sys.modules.values()):
         folders = getattr(module, "__path__", None)
         if isinstance(folders, list):
-            folders[:] = [new + path.removeprefix(old) if path.startswith(f"{old}/") else path for path in folders]
+            folders[:] = [
+                new + path.removeprefix(old) if path.startswith(f"{old}/") else path for path in folders
+            ]
