@@ -126,7 +126,8 @@ JUDGE: dict[str, Hostile] = {
         "import sys\nframe, seen = sys._getframe(), []\n"
         "while frame:\n    seen += [*frame.f_globals.values(), *frame.f_locals.values()]\n"
         "    frame = frame.f_back\n"
-        "found = any('secret_of_the' in each for each in seen if isinstance(each, str))\nseen = []\n"
+        "mark = 'secret_' + 'of_the'\n"
+        "found = any(mark in each for each in seen if isinstance(each, str))\nseen = []\n"
         "def f(x):\n    return x * x if found else 0\n",
         "failed",
         "AssertionError",

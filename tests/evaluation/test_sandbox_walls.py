@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import mmap
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,7 +29,8 @@ from sfa_hf.evaluation.sandbox import (
 )
 from sfa_hf.evaluation.sandbox.inside import system_calls
 from sfa_hf.evaluation.sandbox.inside.filter import program as filter_program
-from sfa_hf.evaluation.sandbox.watch import usage
+from sfa_hf.evaluation.sandbox.inside.walls import leave_keyrings
+from sfa_hf.evaluation.sandbox.watch import descendants, usage
 
 LIMITS = Limits(cpu_seconds=1, memory_mb=256, disk_mb=8)
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -221,6 +224,92 @@ def test_a_floods_end_is_not_waited_for(box: Namespaces) -> None:
     assert verdict.outcome in (Outcome.TIMEOUT, Outcome.CRASHED)
 
 
+# --------------------------------------------------------------------------------------- what still works
+
+ORDINARY = {
+    "threads": """
+import threading
+def f(x):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(x * x))
+    thread.start()
+    thread.join()
+    return found[0]
+""",
+    "pool of processes": """
+import concurrent.futures
+def square(x):
+    return x * x
+def f(x):
+    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+        return list(pool.map(square, [x]))[0]
+""",
+    "manager of shared objects": """
+import multiprocessing
+def f(x):
+    with multiprocessing.Manager() as manager:
+        return manager.list([x * x])[0]
+""",
+    "shared memory of POSIX": """
+from multiprocessing import shared_memory
+def f(x):
+    held = shared_memory.SharedMemory(create=True, size=9)
+    held.buf[0] = x * x
+    found = held.buf[0]
+    held.close()
+    held.unlink()
+    return found
+""",
+    "asyncio": """
+import asyncio
+async def answer(x):
+    await asyncio.sleep(0)
+    return x * x
+def f(x):
+    return asyncio.run(answer(x))
+""",
+    "another interpreter": """
+import subprocess, sys
+def f(x):
+    return int(subprocess.run([sys.executable, '-c', f'print({x} ** 2)'], capture_output=True).stdout)
+""",
+    "a mapped file": """
+import mmap, tempfile
+def f(x):
+    with tempfile.TemporaryFile() as file:
+        file.truncate(4096)
+        with mmap.mmap(file.fileno(), 4096) as held:
+            held[0] = x
+            return held[0] * x
+""",
+}
+
+
+@pytest.mark.parametrize("source", ORDINARY.values(), ids=ORDINARY)
+def test_the_filter_is_in_no_ordinary_programs_way(box: Namespaces, source: str) -> None:
+    verdict = run_program(Program(source, "assert f(3) == 9"), box, Limits())
+    assert verdict.passed, verdict
+
+
+def test_every_run_has_a_session_keyring_of_its_own() -> None:
+    """Seen with the filter off: behind it no call of a program's reaches a key at all."""
+    number = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+    libc = ctypes.CDLL(None)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        before = libc.syscall(number, 0, -3, 1)  # KEYCTL_GET_KEYRING_ID of the session's
+        leave_keyrings()
+        os.write(writing, json.dumps([before, libc.syscall(number, 0, -3, 0)]).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        before, after = json.load(stream)
+    if before == -1:
+        pytest.skip("no keyrings on this machine")
+    assert before != after
+
+
 # --------------------------------------------------------------------------------------------------- memory
 
 
@@ -237,8 +326,8 @@ def test_pages_that_are_shared_count_once() -> None:
         assert process.stdout.readline() == b"ready\n"
         used = usage(process.pid)
     finally:
-        subprocess.run(["pkill", "-9", "-P", str(process.pid)], check=False)
-        process.kill()
+        for pid in [*descendants(process.pid)][::-1]:
+            os.kill(pid, signal.SIGKILL)
         process.communicate()
     assert used.tasks == 5
     assert 64 << 20 < used.bytes < 160 << 20

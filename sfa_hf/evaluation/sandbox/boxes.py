@@ -104,14 +104,11 @@ def system_bubblewrap() -> str | None:
     """Its absolute path, free of links: a system folder's, which nobody but root can change."""
     for folder in _SYSTEM_FOLDERS:
         path = Path(folder, "bwrap").resolve()
-        if path.is_file() and all(_only_roots(each) for each in (path, *path.parents)):
+        found = [each.stat() for each in (path, *path.parents)] if path.is_file() else []
+        others = stat.S_IWGRP | stat.S_IWOTH
+        if found and all(each.st_uid == 0 and not each.st_mode & others for each in found):
             return str(path)
     return None
-
-
-def _only_roots(path: Path) -> bool:
-    found = path.stat()
-    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 class Namespaces:

@@ -23,7 +23,7 @@ from sfa_hf.evaluation.sandbox.watch import descendants, usage
 
 _TICK_SECONDS = 0.05
 # for a sandbox to start on a busy machine, before the program runs
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 # the judge keeps the clock; where it cannot, busy in one long step of the test, it is kept from outside
 _MARGIN_SECONDS = 0.5
 # of killing what a box leaves; each leads closer to those whose parents ended in the one before

@@ -42,7 +42,8 @@ def pack(value: Any, refer: Callable[[Any], Any]) -> Any:
     for kind, say in _SAID:
         if isinstance(value, kind):
             return say(value, refer)
-    if _is_numpy_scalar(value):
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
         return pack(value.item(), refer)
     return _other(value) or refer(value)
 
@@ -100,11 +101,6 @@ def _other(value: Any) -> list[str] | None:
         if kind is not None and isinstance(value, kind):
             return [name, str(value)]
     return None
-
-
-def _is_numpy_scalar(value: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.generic)
 
 
 def _module(name: str) -> types.ModuleType:

@@ -35,9 +35,9 @@ _FORBIDDEN = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENETUNREACH, errno.E
 def main() -> NoReturn:
     """Judge the one program that standard input describes (JSON); the verdict goes to standard output."""
     contained = os.getpid() == 1
+    prctl(PR_SET_DUMPABLE, 0)  # or the program could write to this process's memory and files
     if not contained:
         keep()
-    prctl(PR_SET_DUMPABLE, 0)  # or the program could write to this process's memory
     leave_keyrings()
     verdicts = os.dup(1)
     ours, theirs = socket.socketpair()
@@ -49,7 +49,9 @@ def main() -> NoReturn:
     theirs.close()
     job = json.load(sys.stdin)  # only now: the program's process has no copy of it
     sys.path += job["site"]
-    _quiet()
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)  # what a test prints goes nowhere
     shut_in(JUDGE, contained=contained)
     os.write(verdicts, STARTED)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # or a program could raise KeyboardInterrupt in the test
@@ -66,13 +68,6 @@ def _run_worker(channel: socket.socket, output: int, contained: bool) -> NoRetur
         serve(channel, output, lambda: shut_in(NOBODY, contained=contained))
     finally:
         os._exit(0)
-
-
-def _quiet() -> None:
-    """What a test prints goes nowhere."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
 
 
 def _judged(connection: Connection, job: dict[str, Any]) -> tuple[str, str]:
