@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sfa_hf.config.checks import check_pattern
+from sfa_hf.config.options import EXPRESSION
 from sfa_hf.config.pydantic_errors import as_config_error
-from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.errors import ConfigError, nearest, under
 from sfa_hf.rules import CHECKPOINT_RULES, MergeRule
 
 _EXAMPLES = "see configs/merges/ for examples"
@@ -151,11 +151,10 @@ def _with_options(name: str, options: Mapping[str, Any], key: str, models: int) 
     kind = CHECKPOINT_RULES[name]
     try:
         rule = kind.model_validate(options)
-        rule.check(models)
     except ValidationError as error:
         raise as_config_error(error, key, kind) from error
-    except ConfigError as error:
-        raise ConfigError(f"{key}.{error.key}", error.problem, error.right) from error
+    with under(key):
+        rule.check(models)
     return rule
 
 
@@ -200,8 +199,8 @@ def _pattern(
         parsed = _Parameters.model_validate(values)
     except ValidationError as error:
         raise as_config_error(error, key, _Parameters) from error
-    compiled = check_pattern(f"{key}.match", parsed.match)
-    assert compiled is not None
+    with under(f"{key}.match"):
+        compiled = re.compile(EXPRESSION(parsed.match))
     options = parsed.model_extra or {}
     if "name" in options:
         raise ConfigError(f"{key}.name", "is not an option", "one rule for all tensors, or copy: true")

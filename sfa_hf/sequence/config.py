@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sfa_hf.config.options import Seed
 from sfa_hf.config.overrides import merged
 from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.config.yaml_files import read_yaml
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation import EvaluationOptions
 from sfa_hf.methods import DEFAULT_METHOD, Method, make_method
 from sfa_hf.sequence.training import checked_training
@@ -44,7 +45,7 @@ class _Sections(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
     data: DataOptions = Field(default_factory=DataOptions)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     output_dir: str
     overwrite: bool = False
 
@@ -91,11 +92,13 @@ def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) ->
         {**shared, **checked_training(task.config.training, f"sequence.{task.name}.training")}
         for task in tasks
     )
+    with under("method"):
+        training = tuple(method.training(per_task))
     return RunConfig(
         model=sections.model,
         tasks=tasks,
         method=method,
-        training=tuple(method.training(per_task)),
+        training=training,
         evaluation=sections.evaluation,
         data=sections.data,
         seed=sections.seed,

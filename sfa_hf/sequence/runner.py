@@ -17,7 +17,7 @@ from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.engines.deepspeed.build_locks import warn_of_build_locks
 from sfa_hf.engines.deepspeed.zero_init import saved_bytes
 from sfa_hf.engines.placed import placed
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation import check_tasks
 from sfa_hf.evaluation.harness import check_lm_eval
 from sfa_hf.files.atomic import folder_bytes
@@ -71,7 +71,8 @@ class _Run:
         for task in config.tasks:
             task.check(config.evaluation.few_shot)
         check_tasks(config.tasks, config.evaluation)
-        config.method.check_tasks(config.tasks)
+        with under("method"):
+            config.method.check_tasks(config.tasks)
         if config.evaluation.lm_eval is not None:
             check_lm_eval(config.evaluation.lm_eval)
         self.config, self.method = config, config.method
