@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
 from dataclasses import asdict
 from os import PathLike, fspath
 from typing import Any
@@ -74,7 +73,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         model = kwargs["model"]
         self._engine = engines.attach(model, kwargs["optimizer"])
         self._log = TrainerLog()
-        self.check_names(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+        self.check_model(model)
         complete_resume(self._engine, model, args, state)
         self._take_anchor(model, args, state)
 
@@ -86,9 +85,9 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         del self._theta_o, self._engine, self._log
         self._taker.release()
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """Raise ConfigError where the patterns leave none of the trainable parameters of these names."""
-        names = list(names)
+    def check_model(self, model: nn.Module) -> None:
+        """Raise ConfigError where the patterns leave no trainable parameter of the model, also on "meta"."""
+        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         if not any(map(self._concerns, names)):
             argument = "include" if self.exclude is None else "exclude"
             problem = (

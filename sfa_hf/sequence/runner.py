@@ -27,12 +27,14 @@ from sfa_hf.models import resolve_model
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import raise_to_largest
 from sfa_hf.sequence.disk import check_room, disk_need, safetensors_bytes
+from sfa_hf.sequence.dry_run import dry_run
 from sfa_hf.sequence.keeping import keep_same, keep_trained
 from sfa_hf.sequence.outcome import Outcome
 from sfa_hf.sequence.preemption import Preemption
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
 from sfa_hf.sequence.stage import Trained, collect, loaded, trained
 from sfa_hf.sequence.training import checkpoints_kept, training_arguments
+from sfa_hf.sequence.trial_build import check_training
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ class _Run:
         self.state = found or RunState()
         self.continued = found is not None
         warn_of_build_locks(config.training[0])
-        self._arguments(0)  # refuses values that do not go together, and starts the process group
+        self._check_training()  # and starts the process group
         self.processes = joined_processes()
         self.outcome = Outcome(config, self.folder, self.state, self.processes)
         self.preemption = Preemption()
@@ -103,6 +105,8 @@ class _Run:
         """Do what is left, from the beginning or from where an earlier launch ended."""
         self.state.world_size = self.processes.num_processes
         self.base = self._base_model()
+        tasks = range(self.state.trained, len(self.config.tasks))
+        dry_run(self.method, [self._stage(index) for index in tasks], self.base)
         if self.continued:
             logger.info("continuing %s after %d trained tasks", self.folder.path, self.state.trained)
         if self.state.trained:
@@ -111,6 +115,12 @@ class _Run:
         for row in range(self.state.evaluated, len(self.config.tasks) + 1):
             self._fill(row)
             self._score_by_lm_eval()
+
+    def _check_training(self) -> None:
+        for task, values in zip(self.config.tasks, self.config.training, strict=True):
+            own = f"sequence.{task.name}.training"
+            keys = {name: f"{own if name in task.config.training else 'training'}.{name}" for name in values}
+            check_training(values, keys, self.folder.path, self.config.seed)
 
     def _check_models(self) -> None:
         """A kept model that decayed is the start of what comes after it: it is refused, never passed on."""
