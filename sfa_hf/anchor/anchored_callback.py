@@ -18,13 +18,15 @@ from sfa_hf.config import checks as options
 from sfa_hf.errors import ConfigError
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
+from sfa_hf.shards.store import known_stores
 
 
 class AnchoredCallback(TrainerCallback, ExportableState):
-    r"""Holds \theta_o of this rank's shards from a training's begin to its end, the same one after a resume.
+    r"""Holds \theta_o of this rank's shards while a training lasts, the same one after a resume.
 
     A subclass names its own options in ``OPTIONS`` and does its work between ``on_train_begin`` and
-    ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()`` and ``_log``.
+    ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()``, ``_log`` and ``_names``: those of its
+    parameters, in one order on all ranks.
 
     Args:
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
@@ -54,7 +56,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         save_anchor: bool,
     ) -> None:
         self.anchor = None if anchor is None else fspath(anchor)
-        self.anchor_device = options.check_choice("anchor_device", anchor_device, ("cpu", "disk", "device"))
+        self.anchor_device = options.check_choice("anchor_device", anchor_device, known_stores())
         self.anchor_dtype = options.check_choice("anchor_dtype", anchor_dtype, ANCHOR_DTYPES)
         self.include = options.check_pattern("include", include)
         self.exclude = options.check_pattern("exclude", exclude)
@@ -92,7 +94,8 @@ class AnchoredCallback(TrainerCallback, ExportableState):
 
     def _check_patterns(self, model: nn.Module) -> None:
         names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        if not any(map(self._concerns, names)):
+        self._names = [name for name in names if self._concerns(name)]
+        if not self._names:
             argument = "include" if self.exclude is None else "exclude"
             problem = (
                 f"include={_text(self.include)}, exclude={_text(self.exclude)} leave no trainable parameter"
@@ -115,7 +118,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
             else:
                 self._theta_o, record = self._taker.take(engine, model, shards)
                 if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
-                    self._taker.save(engine, shards, self._theta_o, record)
+                    self._taker.save(engine, self._theta_o, record)
         except BaseException:
             self._taker.release()
             raise

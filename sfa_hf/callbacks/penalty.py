@@ -47,7 +47,7 @@ class Piece(NamedTuple):
 
     def _difference(self, dtype: torch.dtype) -> Tensor:
         theta = self.block.theta
-        return theta.to(torch.promote_types(theta.dtype, dtype)) - self.block.theta_o
+        return theta.to(torch.promote_types(theta.dtype, dtype)) - self.block.values
 
 
 class PenaltyCallback(AnchoredCallback, ABC):

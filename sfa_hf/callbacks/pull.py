@@ -9,9 +9,10 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.anchor.merge import merge
+from sfa_hf.anchor.weighting import Weights
 from sfa_hf.callbacks import schedule
 from sfa_hf.config import checks as options
-from sfa_hf.rules import TRAINING_RULES
+from sfa_hf.rules import Average
 
 
 class PullCallback(AnchoredCallback):
@@ -69,8 +70,8 @@ class PullCallback(AnchoredCallback):
             self._engine,
             self._shards(),
             self._theta_o,
-            rule=TRAINING_RULES["average"],
-            beta=self._beta_s,
+            rule=Average(),
+            weights=Weights(self._beta_s),
             seed=(args.seed, state.global_step),
         )
         if control.should_log or state.global_step >= state.max_steps:

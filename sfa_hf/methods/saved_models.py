@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods.base import Method, Stage
-from sfa_hf.rules import CHECKPOINT_RULES
+from sfa_hf.rules import known_rules
 
 
 class MergesSaved(Method):
@@ -19,7 +19,7 @@ class MergesSaved(Method):
     OWN: ClassVar[frozenset[str]] = frozenset()
 
     def check(self) -> None:
-        kind = CHECKPOINT_RULES[self.RULE]
+        kind = known_rules()[self.RULE]
         try:
             kind.model_validate(self._rule_options())
         except ValidationError as error:
