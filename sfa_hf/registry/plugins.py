@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -34,21 +35,25 @@ def plugins(package: str, in_file: Callable[[ModuleType], Mapping[str, P]]) -> d
     return known
 
 
-def named_classes(base: Any, attribute: str = "name") -> Callable[[ModuleType], dict[str, Any]]:
-    """Find the classes of a file that derive from ``base`` and have a name.
+def classes(
+    base: type, name: Callable[[Any], str | None] = lambda each: each.name
+) -> Callable[[ModuleType], dict[str, Any]]:
+    """Find the classes of a file that derive from ``base``; an abstract one is no plug-in.
 
     Args:
         base: the class that a plug-in derives from.
-        attribute: the class attribute that holds the name. A class without one is no plug-in, but what
-            several of them derive from.
+        name: gives a class's name; None for one that is no plug-in.
     """
 
     def in_file(module: ModuleType) -> dict[str, Any]:
         own = [
             each
             for each in vars(module).values()
-            if isinstance(each, type) and issubclass(each, base) and each.__module__ == module.__name__
+            if inspect.isclass(each)
+            and issubclass(each, base)
+            and each.__module__ == module.__name__
+            and not inspect.isabstract(each)
         ]
-        return {name: each for each in own if (name := getattr(each, attribute, None)) is not None}
+        return {named: each for each in own if (named := name(each)) is not None}
 
     return in_file

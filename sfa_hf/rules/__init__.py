@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sfa_hf.registry import named_classes, plugins
+from sfa_hf.registry import classes, plugins
 from sfa_hf.rules.average import Average, average
 from sfa_hf.rules.base import BLOCK, Block, MergeRule, Survey
 from sfa_hf.rules.dare import Dare
@@ -40,7 +40,7 @@ __all__ = [
 @cache
 def known_rules() -> dict[str, type[MergeRule]]:
     """Every rule of this folder by the name that recipes use."""
-    return plugins(__name__, named_classes(MergeRule))
+    return plugins(__name__, classes(MergeRule))
 
 
 def training_rules() -> dict[str, type[MergeRule]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sfa_hf.engines.base import Shard
-from sfa_hf.registry import named_classes, plugins
+from sfa_hf.registry import classes, plugins
 from sfa_hf.shards import file as shard_file
 from sfa_hf.shards.layout import by_device
 
@@ -131,7 +131,7 @@ class FlatStore(Store):
 @cache
 def known_stores() -> dict[str, type[Store]]:
     """Every store by its name."""
-    return plugins("sfa_hf.shards.stores", named_classes(Store))
+    return plugins("sfa_hf.shards.stores", classes(Store))
 
 
 def open_store(name: str, shards: Sequence[Shard], dtype: torch.dtype, file: Path) -> Store:
