@@ -30,7 +30,7 @@ class PullCallback(AnchoredCallback):
 
     Args:
         beta: \beta in [0, 1].
-        p: fraction of the training after which the pulls add up to one average, in (0, 1].
+        p: p in (0, 1], the fraction of the training after which the pulls add up to one average.
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
             with safetensors.
         anchor_device: where \theta_o is kept: "cpu", "disk" or "device". It is read in every step: "device"

@@ -66,8 +66,7 @@ class SFACallback(AnchoredCallback):
 
     Args:
         beta: \beta in [0, 1], the anchor's weight.
-        p: fraction of the training between two merges, in (0, 1]; 0.25 if neither it nor ``merge_every`` is
-            given.
+        p: p in (0, 1], the fraction of the training between two merges; not beside ``merge_every``.
         merge_every: optimizer steps between two merges, instead of ``p``.
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
             with safetensors.
@@ -83,7 +82,7 @@ class SFACallback(AnchoredCallback):
             or "scale" (by 1 - \beta).
         include: regular expression searched in parameter names; others are not merged.
         exclude: regular expression; parameters whose names it is found in are not merged.
-        power: for the rule "fisher": q, from 0 (as "average") to 2.
+        power: q, from 0 (as "average") to 2; for the rule "fisher".
         anchor_moments: for the rule "fisher": folder of \bar F_o; None to look for ``second_moments`` in and
             beside the anchor's folder; "constant" where there is none: \bar F_o is then the mean of F over
             each parameter.
