@@ -165,14 +165,14 @@ class SFACallback(AnchoredCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.global_step > 0:
-            self._weighting.end(self._shards())
+            self._weighting.end(self._shards(), self.beta)
         self._weighting.release()
         super().on_train_end(args, state, control, **kwargs)
 
     def _merge(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         start = time.perf_counter()
         shards = self._shards()
-        weights = self._weighting.at_merge(shards)
+        weights = self._weighting.at_merge(shards, self.beta)
         merged = merge(
             self._engine,
             shards,
@@ -221,7 +221,6 @@ class SFACallback(AnchoredCallback):
     def _weighting_of_rule(self) -> Weighting:
         if self._rule.needs_importances:
             return ByMoments(
-                self.beta,
                 power=self.power,
                 anchor_moments=self.anchor_moments,
                 anchor=self.anchor,
@@ -236,7 +235,7 @@ class SFACallback(AnchoredCallback):
         ):
             if (value := getattr(self, argument)) != default:
                 raise ConfigError(argument, f"{value!r} beside rule={self.rule!r}", "rule='fisher'")
-        return Weighting(self.beta)
+        return Weighting()
 
     def _treat_moments(self, shards: Sequence[engines.Shard], weights: Weights) -> None:
         factor = {"keep": 1.0, "reset": 0.0, "scale": 1 - weights.beta}[self.optimizer_state]
