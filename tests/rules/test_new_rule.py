@@ -39,7 +39,9 @@ def test_it_merges_saved_models(tmp_path: Path) -> None:
     merge_checkpoints(recipe, tmp_path / "out")
     first, second = stored(a), stored(b)
     for name, merged in stored(tmp_path / "out").items():
-        torch.testing.assert_close(merged.double(), nlerp(first[name], second[name], 0.3), rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(
+            merged.double(), nlerp(first[name], second[name], 0.3), rtol=1e-5, atol=1e-7
+        )
 
 
 def test_it_merges_in_training(tmp_path: Path) -> None:
@@ -52,5 +54,7 @@ def test_it_merges_in_training(tmp_path: Path) -> None:
 
 
 def test_it_is_listed_where_a_name_is_unknown() -> None:
-    with pytest.raises(ConfigError, match=r"rule: .*did you mean 'nlerp'\? known: average, fisher, nlerp, slerp"):
+    with pytest.raises(
+        ConfigError, match=r"rule: .*did you mean 'nlerp'\? known: average, fisher, nlerp, slerp"
+    ):
         SFACallback(rule="nlurp")

@@ -50,7 +50,9 @@ def test_merges_are_with_the_rounded_anchor_also_after_a_resume(tmp_path: Path) 
     again = BeforeAndAfter()
     checkpoint = str(tmp_path / "run" / "checkpoint-4")
     train(
-        tmp_path / "run", [SFACallback(0.3, 0.5, anchor_device="fp8"), again], resume_from_checkpoint=checkpoint
+        tmp_path / "run",
+        [SFACallback(0.3, 0.5, anchor_device="fp8"), again],
+        resume_from_checkpoint=checkpoint,
     )
     assert all(weight.equal(after.at[8][name]) for name, weight in again.at[8].items())
 
