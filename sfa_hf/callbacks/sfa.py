@@ -55,13 +55,14 @@ class SFACallback(AnchoredCallback):
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
             with safetensors.
         anchor_device: where \theta_o is kept: "cpu" (page-locked where there is a GPU), "disk" (a mapped file
-            in ``output_dir``) or "device".
+            in ``output_dir``), "device", or another store of ``sfa_hf/shards/stores/``.
         anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
-        rule: how \theta and \theta_o become one: "average" is the formula above; "fisher" weighs each entry,
+        rule: how \theta and \theta_o become one: "average" is the formula above; "fisher" weights each entry,
             \theta <- (w_o \theta_o + w \theta) / (w_o + w), w_o = \beta (\bar F_o + \epsilon)^q,
             w = (1 - \beta) (F + \epsilon)^q, F being Adam's bias-corrected second moment at this step and
             \bar F_o that of the tasks before. It saves \beta \bar F_o + (1 - \beta) F at the end of the
-            training, in ``output_dir/second_moments``.
+            training, in ``output_dir/second_moments``. "slerp" goes the part \beta of the angle between \theta
+            and \theta_o, tensor by tensor. Other rules of ``sfa_hf/rules/`` work if they define ``towards``.
         optimizer_state: what a merge does to Adam's moments of the merged weights: "keep", "reset" (to zero)
             or "scale" (by 1 - \beta).
         include: regular expression searched in parameter names; others are not merged.

@@ -26,7 +26,7 @@ class SFA(Method):
     beta: float = 0.5
     p: float = 0.25
     merge_every: int | None = None
-    anchor_device: Literal["cpu", "disk", "device"] = "cpu"
+    anchor_device: str = "cpu"
     anchor_dtype: Literal["float32", "bfloat16"] = "float32"
     rule: str = "average"
     optimizer_state: Literal["keep", "reset", "scale"] = "keep"

@@ -37,7 +37,7 @@ class SFAFisher(Method):
     power: float = 0.5
     moments: Literal["tasks", "constant"] = "tasks"
     shuffle: int | None = None
-    anchor_device: Literal["cpu", "disk", "device"] = "cpu"
+    anchor_device: str = "cpu"
     anchor_dtype: Literal["float32", "bfloat16"] = "float32"
     include: str | None = None
     exclude: str | None = None

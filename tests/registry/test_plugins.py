@@ -1,4 +1,4 @@
-"""A file in a folder is a plug-in: engines and scorings; rules, stores and methods have tests of their own."""
+"""A file in a folder is a plug-in: engines and scorings. Rules, stores and methods have their own tests."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ def test_a_kind_of_scoring_has_metrics_of_its_own(tmp_path: Path) -> None:
 def test_two_plugins_of_one_name_are_an_error(tmp_path: Path) -> None:
     with (
         plugged("sfa_hf.rules", "another", RULE, known_rules, tmp_path),
-        pytest.raises(RuntimeError, match="two plug-ins of sfa_hf.rules are named 'slerp'"),
+        pytest.raises(RuntimeError, match=r"two plug-ins of sfa_hf\.rules are named 'slerp'"),
     ):
         known_rules()
