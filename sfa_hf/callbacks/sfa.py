@@ -61,8 +61,8 @@ class SFACallback(AnchoredCallback):
             \theta <- (w_o \theta_o + w \theta) / (w_o + w), w_o = \beta (\bar F_o + \epsilon)^q,
             w = (1 - \beta) (F + \epsilon)^q, F being Adam's bias-corrected second moment at this step and
             \bar F_o that of the tasks before. It saves \beta \bar F_o + (1 - \beta) F at the end of the
-            training, in ``output_dir/second_moments``. "slerp" goes the part \beta of the angle between \theta
-            and \theta_o, tensor by tensor. Other rules of ``sfa_hf/rules/`` work if they define ``towards``.
+            training, in ``output_dir/second_moments``. "slerp" turns \theta by the part \beta of its angle
+            to \theta_o, tensor by tensor. Other rules of ``sfa_hf/rules/`` work if they define ``towards``.
         optimizer_state: what a merge does to Adam's moments of the merged weights: "keep", "reset" (to zero)
             or "scale" (by 1 - \beta).
         include: regular expression searched in parameter names; others are not merged.
