@@ -31,7 +31,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
             with safetensors.
         anchor_device: where \theta_o is kept: "cpu" (page-locked where there is a GPU), "disk" (a mapped file
-            in ``output_dir``) or "device".
+            in ``output_dir``), "device", or another store of ``sfa_hf/shards/stores/``.
         anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
         include: regular expression searched in parameter names; others are left alone.
         exclude: regular expression; parameters whose names it is found in are left alone.

@@ -37,8 +37,8 @@ def concluded_surveys(
     Returns:
         The survey of each parameter; none where the rule has no surveys.
     """
-    if type(rule).survey is MergeRule.survey:
-        return {}
+    if rule.needs_importances or type(rule).survey is MergeRule.survey:
+        return {}  # what a rule would ask of importances is in the weights of the merge
     # On a rank without any part of a tensor, the measure of nothing stands for its part.
     nothing = training_block(rule, "", 0, *torch.empty(2, 0, dtype=torch.float64))
     numel = _numel(engine, names, shards)

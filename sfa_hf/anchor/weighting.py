@@ -67,9 +67,6 @@ class Weighting:
     \theta_o is taken, ``at_merge`` at each merge, ``end`` after the last step, and ``release`` then and
     after a ``begin`` that failed.
 
-    Args:
-        beta: \beta.
-
     Attributes:
         nbytes: bytes that it keeps on this rank.
         record: what a checkpoint keeps of it; None for nothing.
@@ -77,9 +74,6 @@ class Weighting:
 
     nbytes = 0
     record: dict[str, Any] | None = None
-
-    def __init__(self, beta: float) -> None:
-        self._beta = beta
 
     def check(self, optimizer: Any, state: TrainerState) -> None:
         """Refuse a training that it cannot work with.
@@ -99,11 +93,16 @@ class Weighting:
     def prefetch(self, shards: Sequence[Shard]) -> None:
         """Start to bring what the next merge reads to the device."""
 
-    def at_merge(self, shards: Sequence[Shard]) -> Weights:  # noqa: ARG002 - the same for all
-        """The weights of a merge that begins; a collective call."""
-        return Weights(self._beta)
+    def at_merge(self, shards: Sequence[Shard], beta: float) -> Weights:  # noqa: ARG002 - the same for all
+        r"""The weights of a merge that begins; a collective call.
 
-    def end(self, shards: Sequence[Shard]) -> None:
+        Args:
+            shards: of this rank.
+            beta: \beta.
+        """
+        return Weights(beta)
+
+    def end(self, shards: Sequence[Shard], beta: float) -> None:
         """Leave what the next training needs; a collective call."""
 
     def release(self) -> None:

@@ -71,13 +71,14 @@ class SFACallback(AnchoredCallback):
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
             with safetensors.
         anchor_device: where \theta_o is kept: "cpu" (page-locked where there is a GPU), "disk" (a mapped file
-            in ``output_dir``) or "device".
+            in ``output_dir``), "device", or another store of ``sfa_hf/shards/stores/``.
         anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
-        rule: how \theta and \theta_o become one: "average" is the formula above; "fisher" weighs each entry,
+        rule: how \theta and \theta_o become one: "average" is the formula above; "fisher" weights each entry,
             \theta <- (w_o \theta_o + w \theta) / (w_o + w), w_o = \beta (\bar F_o + \epsilon)^q,
             w = (1 - \beta) (F + \epsilon)^q, F being Adam's bias-corrected second moment at this step and
             \bar F_o that of the tasks before. It saves \beta \bar F_o + (1 - \beta) F at the end of the
-            training, in ``output_dir/second_moments``.
+            training, in ``output_dir/second_moments``. "slerp" turns \theta by the part \beta of its angle
+            to \theta_o, tensor by tensor. Other rules of ``sfa_hf/rules/`` work if they define ``towards``.
         optimizer_state: what a merge does to Adam's moments of the merged weights: "keep", "reset" (to zero)
             or "scale" (by 1 - \beta).
         include: regular expression searched in parameter names; others are not merged.
@@ -176,14 +177,14 @@ class SFACallback(AnchoredCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.global_step > 0:
-            self._weighting.end(self._shards())
+            self._weighting.end(self._shards(), self.beta)
         self._weighting.release()
         super().on_train_end(args, state, control, **kwargs)
 
     def _merge(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         start = time.perf_counter()
         shards = self._shards()
-        weights = self._weighting.at_merge(shards)
+        weights = self._weighting.at_merge(shards, self.beta)
         merged = merge(
             self._engine,
             shards,
@@ -232,7 +233,6 @@ class SFACallback(AnchoredCallback):
     def _weighting_of_rule(self) -> Weighting:
         if self._rule.needs_importances:
             return ByMoments(
-                self.beta,
                 power=self.power,
                 anchor_moments=self.anchor_moments,
                 anchor=self.anchor,
@@ -247,7 +247,7 @@ class SFACallback(AnchoredCallback):
         ):
             if (value := getattr(self, argument)) != default:
                 raise ConfigError(argument, f"{value!r} beside rule={self.rule!r}", "rule='fisher'")
-        return Weighting(self.beta)
+        return Weighting()
 
     def _treat_moments(self, shards: Sequence[engines.Shard], weights: Weights) -> None:
         factor = {"keep": 1.0, "reset": 0.0, "scale": 1 - weights.beta}[self.optimizer_state]

@@ -27,7 +27,6 @@ class ByMoments(Weighting):
     and number of processes has the same.
 
     Args:
-        beta: \beta, the weight where F says nothing.
         power: q.
         anchor_moments: folder of \bar F_o; "constant" for the mean of F over each parameter, the same for all
             its entries; None to look in and beside the anchor.
@@ -42,7 +41,6 @@ class ByMoments(Weighting):
 
     def __init__(
         self,
-        beta: float,
         *,
         power: float,
         anchor_moments: str | None,
@@ -51,7 +49,6 @@ class ByMoments(Weighting):
         shuffle: int | None,
         optimizer_state: str,
     ) -> None:
-        super().__init__(beta)
         if optimizer_state != "keep":
             problem = f"{optimizer_state!r} beside rule='fisher', whose F is the optimizer's second moment"
             raise ConfigError("optimizer_state", problem, "'keep'")
@@ -81,8 +78,12 @@ class ByMoments(Weighting):
         if self._before is not None:
             self._before.prefetch(shards)
 
-    def at_merge(self, shards: Sequence[Shard]) -> EntryWeights:
-        """The weights of a merge that begins; a collective call.
+    def at_merge(self, shards: Sequence[Shard], beta: float) -> EntryWeights:
+        r"""The weights of a merge that begins; a collective call.
+
+        Args:
+            shards: of this rank.
+            beta: \beta, the weight where F says nothing.
 
         Raises:
             FloatingPointError: a second moment is infinite or NaN.
@@ -98,16 +99,16 @@ class ByMoments(Weighting):
             for shard in shards
         }
         before = None if self._before is None else self._before.blocks(shards)
-        return EntryWeights(self._engine, self._moments, before, means, beta=self._beta, power=self._power)
+        return EntryWeights(self._engine, self._moments, before, means, beta=beta, power=self._power)
 
-    def end(self, shards: Sequence[Shard]) -> None:
+    def end(self, shards: Sequence[Shard], beta: float) -> None:
         r"""Save \beta \bar F_o + (1 - \beta) F for the next training; a collective call.
 
         Raises:
             ConfigError: there is no room.
         """
         assert self._past is not None
-        self._past.save(self._engine, shards, self._moments, self._beta)
+        self._past.save(self._engine, shards, self._moments, beta)
 
     def release(self) -> None:
         if self._past is not None:

@@ -115,7 +115,8 @@ class MergeRule(BaseModel, ABC):
         Args:
             block: \theta and \theta_o as the two models; of a rule with ``needs_base`` \theta as the model
                 and \theta_o as the base. It may overwrite \theta, but not \theta_o.
-            survey: concluded over the blocks of all processes.
+            survey: concluded over the blocks of all processes; None for a rule with ``needs_importances``,
+                whose F are in ``beta``.
             beta: \beta, the weight of \theta_o: one number, or for a rule with ``needs_importances`` one per
                 entry.
         """

@@ -13,7 +13,7 @@ from torch import Tensor
 from sfa_hf.engines import Shard
 from sfa_hf.shards import buffer, streaming
 from sfa_hf.shards.buffer import ShardBuffer, cut
-from sfa_hf.shards.store import open_store
+from sfa_hf.shards.store import Place, Store, open_store
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="streams to a GPU")
 
@@ -53,6 +53,50 @@ def test_shards_that_changed_are_refused() -> None:
     taken = buffer_of(shards_of([3, 2]))
     with pytest.raises(RuntimeError, match="trainable parameters changed"):
         list(taken.blocks(shards_of([3, 2, 1])))
+
+
+class Counting(Store):
+    """Keeps ranges of three elements apart, and checks how it is asked."""
+
+    name = "counting"
+    at_once = 3
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.kept: dict[int, Tensor] = {}
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * self.place.numel
+
+    def put(self, start: int, values: Tensor) -> None:
+        assert start % 3 == 0
+        assert values.numel() == min(3, self.place.numel - start)
+        self.kept[start] = values.clone()
+
+    def get(self, start: int, end: int) -> Tensor:
+        assert end == start + self.kept[start].numel()
+        return self.kept[start].clone()
+
+
+@given(st.lists(st.integers(0, 12), max_size=6))
+def test_a_store_of_ranges_gives_what_was_read_and_keeps_what_was_edited(sizes: list[int]) -> None:
+    shards = shards_of(sizes)
+    kept = ShardBuffer(shards, lambda shard: shard.data, Counting(Place(shards, torch.float32, Path())))
+    assert visited(kept.blocks(shards)) == visited(kept.pieces(shards)) == list(range(sum(sizes)))
+    for block in kept.edit(shards):
+        block.values.mul_(2)
+    doubled = [value for block in kept.blocks(shards) for value in block.values.tolist()]
+    assert doubled == [2 * value for value in range(sum(sizes))]
+
+
+@pytest.mark.parametrize("store", ["cpu", "disk"])
+def test_a_flat_store_gives_views(store: str, tmp_path: Path) -> None:
+    shards = shards_of([5, 7])
+    opened = open_store(store, shards, torch.float32, tmp_path / "a" / "b")
+    kept = ShardBuffer(shards, lambda shard: shard.data, opened)
+    for block in kept.pieces(shards):
+        assert block.values.untyped_storage().data_ptr() == opened.get(0, 12).untyped_storage().data_ptr()
 
 
 @needs_gpu
