@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfa_hf.config.checks import check_pattern
+from sfa_hf.config.paths import UserPath
 from sfa_hf.config.pydantic_errors import as_config_error
+from sfa_hf.config.shipped import find_config
+from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.rules import CHECKPOINT_RULES, MergeRule
-
-_EXAMPLES = "see configs/merges/ for examples"
 
 
 class ModelEntry(BaseModel):
@@ -27,33 +26,33 @@ class ModelEntry(BaseModel):
         fisher: its F for the rule ``fisher``: a safetensors file, or a folder of them, of the same names.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    path: str
-    fisher: str | None = None
+    path: UserPath
+    fisher: UserPath | None = None
 
 
 class _Parameters(BaseModel):
     """What is different for the tensors that ``match``; the other keys are options of the rule."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     match: str
     copied: bool = Field(False, alias="copy")
 
 
 class _Sections(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    models: list[str | ModelEntry] = Field(min_length=1)
-    base: str | None = None
+    models: list[UserPath | ModelEntry] = Field(min_length=1)
+    base: UserPath | None = None
     rule: dict[str, Any]
     parameters: list[dict[str, Any]] = Field(default_factory=list)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     vocabulary: Literal["same", "common", "base"] = "same"
     tokenizer: Literal["same", "any"] = "same"
     missing: Literal["refuse", "copy"] = "refuse"
-    config_from: str | None = None
+    config_from: UserPath | None = None
     max_shard_size: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[KMGT]B$")] = "50GB"
     threads: int | None = Field(None, ge=1)
 
@@ -92,16 +91,8 @@ class Recipe:
 
 
 def read_recipe(path: str) -> dict[str, Any]:
-    """The values of a recipe file. Raises ConfigError where it is not YAML with keys."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(path, "cannot be read", error.strerror or "a YAML file") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(path, f"is not YAML: {error}", _EXAMPLES) from error
-    if not isinstance(values, dict):
-        raise ConfigError(path, "holds no keys", _EXAMPLES)
-    return values
+    """The values of a recipe: a file, or the name of a shipped one. Raises ConfigError."""
+    return read_yaml(find_config(path, "RECIPE", "merges"))
 
 
 def make_recipe(values: Mapping[str, Any]) -> Recipe:

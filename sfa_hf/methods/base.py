@@ -82,7 +82,7 @@ class Method(BaseModel, ABC):
     this class does. Everything is called on every process of a launch.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     KEEPS: ClassVar[tuple[str, ...]] = ()
     """Names of what a stage's training leaves in its folder beside the model, for the stages after it."""

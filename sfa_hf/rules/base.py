@@ -73,7 +73,7 @@ class MergeRule(BaseModel, ABC):
         exactly: how many models it takes, without the base; None is any number from one on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     needs_base: ClassVar[bool] = False
     needs_importances: ClassVar[bool] = False

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfa_hf.config.overrides import merged
+from sfa_hf.config.paths import UserPath
 from sfa_hf.config.pydantic_errors import as_config_error
+from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions
@@ -27,16 +29,16 @@ class ModelOptions(BaseModel):
         dtype: of the weights in training, where no engine keeps fp32 master weights of its own.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
-    name_or_path: str
+    name_or_path: UserPath
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class _Sections(BaseModel):
     """The shape of a config; the sections with a vocabulary of their own are checked by their rooms."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     model: ModelOptions
     sequence: list[str | dict[str, Any]] = Field(min_length=1)
@@ -45,7 +47,7 @@ class _Sections(BaseModel):
     evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
     data: DataOptions = Field(default_factory=DataOptions)
     seed: int = Field(default=0, ge=0)
-    output_dir: str
+    output_dir: UserPath
     overwrite: bool = False
 
 
@@ -66,12 +68,12 @@ class RunConfig:
 
 
 def load_config(path: str, overrides: Mapping[str, Any]) -> RunConfig:
-    """Read ``path``, apply ``overrides`` and check the whole.
+    """Read ``path``, a file or the name of a shipped config, apply ``overrides`` and check the whole.
 
     Raises:
         ConfigError: the first thing that is wrong, by its dotted key; nothing has been written.
     """
-    file = Path(path)
+    file = find_config(path, "CONFIG", "sequences")
     values = read_yaml(file)
     if _selects_another_method(values, overrides):
         values["method"] = {}  # the options there are the other method's
@@ -113,8 +115,8 @@ def _selects_another_method(values: Mapping[str, Any], overrides: Mapping[str, A
 
 
 def task_folders(config_file: Path) -> list[Path]:
-    """Where ``sequence: [math]`` looks for math.yaml: beside the sequences' folder, then under ./configs."""
-    return [config_file.resolve().parent.parent / "tasks", Path("configs/tasks")]
+    """Where ``sequence: [math]`` looks for math.yaml first: beside the sequences' folder."""
+    return [config_file.resolve().parent.parent / "tasks"]
 
 
 def _tasks(sections: _Sections, folders: Sequence[Path]) -> tuple[Task, ...]:

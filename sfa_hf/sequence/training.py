@@ -14,6 +14,7 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
+from sfa_hf.config.yaml_files import yaml_value
 from sfa_hf.errors import ConfigError, nearest
 
 # Fields that the runner answers for, and the config key that sets each.
@@ -49,7 +50,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def checked_training(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
-    """Check names, and coerce values (YAML reads ``1e-5`` as text) to the types of TrainingArguments.
+    """Check names, and coerce values to the types of TrainingArguments.
 
     Args:
         values: fields of :class:`transformers.TrainingArguments`.
@@ -87,9 +88,18 @@ def _checked(name: str, value: Any, key: str) -> Any:
     if name not in _field_types():
         raise ConfigError(key, "is not a field of TrainingArguments", nearest(name, _field_types()))
     try:
-        return _adapter(name).validate_python(value)
+        found = _adapter(name).validate_python(value)
     except ValidationError as error:
         raise ConfigError(key, f"got {value!r}", error.errors()[0]["msg"]) from error
+    if isinstance(found, int | float) and _is_other(value, isinstance(found, bool), key):
+        raise ConfigError(key, f"got {value!r}", "true or false" if isinstance(found, bool) else "a number")
+    return found
+
+
+def _is_other(value: Any, boolean: bool, key: str) -> bool:
+    """Whether a value, or text as the reader of configs reads it, is no number, or no boolean."""
+    read = yaml_value(key, value) if isinstance(value, str) else value
+    return isinstance(read, str) or (isinstance(read, bool) and not boolean)
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sfa_hf.config.paths import UserPath
 from sfa_hf.tasks.code import CodeScoring
 from sfa_hf.tasks.few_shot import FewShot
 from sfa_hf.tasks.templates import Condition, ListTemplate, Template
@@ -25,7 +26,7 @@ METRICS: dict[Kind, tuple[Metric, ...]] = {
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class DataSource(_Strict):
@@ -50,7 +51,7 @@ class DataSource(_Strict):
         choices: likewise.
     """
 
-    path: str = Field(min_length=1)
+    path: UserPath = Field(min_length=1)
     name: str | None = None
     split: str | None = None
     revision: str | None = None
