@@ -41,7 +41,7 @@ class _Parameters(BaseModel):
     copied: bool = Field(False, alias="copy")
 
 
-class _Sections(BaseModel):
+class Sections(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     models: list[UserPath | ModelEntry] = Field(min_length=1)
@@ -102,9 +102,9 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
         ConfigError: the first thing that is wrong, by its dotted key.
     """
     try:
-        sections = _Sections.model_validate(values)
+        sections = Sections.model_validate(values)
     except ValidationError as error:
-        raise as_config_error(error, "", _Sections) from error
+        raise as_config_error(error, "", Sections) from error
     models = tuple(ModelEntry(path=each) if isinstance(each, str) else each for each in sections.models)
     rule = _rule(sections.rule, "rule", len(models))
     _check_inputs(rule, sections, models)
@@ -163,7 +163,7 @@ def _options(name: str) -> list[str]:
     return [field.alias or key for key, field in CHECKPOINT_RULES[name].model_fields.items()]
 
 
-def _check_inputs(rule: MergeRule, sections: _Sections, models: tuple[ModelEntry, ...]) -> None:
+def _check_inputs(rule: MergeRule, sections: Sections, models: tuple[ModelEntry, ...]) -> None:
     name = sections.rule["name"]
     if rule.needs_base and sections.base is None:
         raise ConfigError("base", "is missing", f"{name} works on differences from a base model")
@@ -178,7 +178,7 @@ def _check_inputs(rule: MergeRule, sections: _Sections, models: tuple[ModelEntry
     _check_config_from(sections, models)
 
 
-def _check_config_from(sections: _Sections, models: tuple[ModelEntry, ...]) -> None:
+def _check_config_from(sections: Sections, models: tuple[ModelEntry, ...]) -> None:
     known = [*filter(None, [sections.base]), *(model.path for model in models)]
     if sections.config_from is not None and sections.config_from not in known:
         raise ConfigError("config_from", f"{sections.config_from} is none of the models", ", ".join(known))

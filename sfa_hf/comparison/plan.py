@@ -23,7 +23,7 @@ from sfa_hf.sequence.config import task_folders
 DEFAULT_REFERENCE = "sequential"
 
 
-class _Keys(BaseModel):
+class Keys(BaseModel):
     """What a comparison's config has beyond a run's.
 
     Attributes:
@@ -86,7 +86,7 @@ def load_plan(path: str, overrides: Mapping[str, Any]) -> Plan:
     """
     values, folders = _values(find_config(path, "CONFIG", "comparisons", "sequences"), overrides)
     keys = _keys(values)
-    for key in _Keys.model_fields:
+    for key in Keys.model_fields:
         values.pop(key, None)
     method = values.get("method") or {}
     entries = expand(keys.methods, method if isinstance(method, Mapping) else {})
@@ -125,15 +125,15 @@ def _base(name: str, named_in: Path | None) -> Path:
     return find_config(name, "config", "sequences", beside=[named_in.resolve().parent.parent / "sequences"])
 
 
-def _keys(values: Mapping[str, Any]) -> _Keys:
+def _keys(values: Mapping[str, Any]) -> Keys:
     if "methods" not in values:
         right = "names or mappings, e.g. methods=[sequential,sfa]"
         raise ConfigError("methods", "is missing", right)
-    given = {key: values[key] for key in _Keys.model_fields if key in values}
+    given = {key: values[key] for key in Keys.model_fields if key in values}
     try:
-        keys = _Keys.model_validate({"seeds": [values.get("seed", 0)], **given})
+        keys = Keys.model_validate({"seeds": [values.get("seed", 0)], **given})
     except ValidationError as error:
-        raise as_config_error(error, "", _Keys) from error
+        raise as_config_error(error, "", Keys) from error
     for seed in keys.seeds:
         if keys.seeds.count(seed) > 1:
             raise ConfigError("seeds", f"{seed} is there twice", "each once")

@@ -41,9 +41,9 @@ def guard(call: Callable[[], None]) -> NoReturn:
     """Call, and exit with 0 or with one line on standard error and its exit code.
 
     A :class:`ConfigError`, and an engine's NotImplementedError, become ``error: ...`` (once, from the first
-    process) and exit code 2; a disk that is full, exit code 74; SIGTERM during a run, 75; Ctrl-C, 130. Anything
-    else becomes one line from the first process that fails, with the file that holds the traceback, and exit
-    code 70.
+    process) and exit code 2; a disk that is full, exit code 74; SIGTERM during a run, 75; Ctrl-C, 130.
+    Anything else becomes one line from the first process that fails, with the file that holds the traceback,
+    and exit code 70.
     """
     logging.getLogger("DeepSpeed").addFilter(_is_news)
     logging.basicConfig(level=_log_level(), format="%(message)s", stream=sys.stderr, force=True)

@@ -61,7 +61,7 @@ class Option:
 
     @property
     def help(self) -> str:
-        """The docstring's entry with β for \\beta, in one line."""
+        r"""The docstring's entry with β for \beta, in one line."""
         return readable(self.text)
 
     @property

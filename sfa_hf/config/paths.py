@@ -53,6 +53,13 @@ UserPath = Annotated[str, AfterValidator(expanded)]
 """A field of a config that holds a path."""
 
 
+def cache_folder() -> Path:
+    """``$SFA_HF_CACHE``, else ``sfa_hf`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    own = os.environ.get("SFA_HF_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(expanded(own, "SFA_HF_CACHE") if own else f"{expanded(shared, 'XDG_CACHE_HOME')}/sfa_hf")
+
+
 def shown(path: str) -> str:
     """A path as an error shows it: printable, and not longer than a line or two."""
     text = path if path.isprintable() else repr(path)

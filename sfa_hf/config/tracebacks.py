@@ -37,7 +37,7 @@ def _written(name: str | None, text: str) -> Path:
 
 
 def _name_of_launch() -> str:
-    """The same in all processes that one launcher started together, and in no others: by it, and its start."""
+    """The same in all processes that one launcher started together, and in no others."""
     parent = psutil.Process(os.getppid())
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return f"sfa_hf-traceback-{os.getuid()}-{parent.pid}-{parent.create_time():.2f}-{attempt}.txt"

@@ -35,7 +35,7 @@ class ModelOptions(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
-class _Sections(BaseModel):
+class Sections(BaseModel):
     """The shape of a config; the sections with a vocabulary of their own are checked by their rooms."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -83,9 +83,9 @@ def load_config(path: str, overrides: Mapping[str, Any]) -> RunConfig:
 def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) -> RunConfig:
     """Check a configuration given as a mapping. Raises ConfigError as :func:`load_config` does."""
     try:
-        sections = _Sections.model_validate(values)
+        sections = Sections.model_validate(values)
     except ValidationError as error:
-        raise as_config_error(error, "", _Sections) from error
+        raise as_config_error(error, "", Sections) from error
     method = make_method(sections.method)
     shared = checked_training(sections.training)
     tasks = _tasks(sections, task_folders)
@@ -119,7 +119,7 @@ def task_folders(config_file: Path) -> list[Path]:
     return [config_file.resolve().parent.parent / "tasks"]
 
 
-def _tasks(sections: _Sections, folders: Sequence[Path]) -> tuple[Task, ...]:
+def _tasks(sections: Sections, folders: Sequence[Path]) -> tuple[Task, ...]:
     data_dir = Path(sections.data.dir)
     tasks = tuple(load_task(spec, search=folders, data_dir=data_dir) for spec in sections.sequence)
     names = [task.name for task in tasks]
@@ -130,7 +130,7 @@ def _tasks(sections: _Sections, folders: Sequence[Path]) -> tuple[Task, ...]:
 
 
 def _resolved(
-    sections: _Sections, method: Method, training: Mapping[str, Any], tasks: Sequence[Task]
+    sections: Sections, method: Method, training: Mapping[str, Any], tasks: Sequence[Task]
 ) -> dict[str, Any]:
     plain = sections.model_dump(mode="json", exclude={"sequence", "method", "training"})
     return {
