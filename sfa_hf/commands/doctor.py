@@ -17,9 +17,10 @@ import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sfa_hf.commands.command import WIDTH
-from sfa_hf.commands.engine_trials import TRIALS, problems
+from sfa_hf.commands.engine_trials import TRIALS, problem_with_engine
 from sfa_hf.config.paths import cache_folder
 from sfa_hf.config.shipped import Kind, folders, names
 from sfa_hf.engines.deepspeed.build_locks import build_locks
@@ -29,6 +30,7 @@ _NEEDED = ("torch", "transformers", "accelerate", "datasets", "evaluate", "safet
 _EXTRAS = {"deepspeed": "deepspeed", "peft": "peft", "lm_eval": "lm-eval", "tensorboard": "tensorboard"}
 """Packages that some things need, and the extra of sfa_hf that installs each."""
 _KINDS: tuple[Kind, ...] = ("sequences", "comparisons", "merges", "tasks")
+_DEEPSPEED = "DeepSpeed ZeRO"
 _LITTLE_ROOM = 5e9
 _LITTLE_MEMORY = 2e9
 
@@ -38,7 +40,7 @@ Row = tuple[str, str, str]
 
 def run() -> None:
     """Print the tables."""
-    console = Console(width=WIDTH, highlight=False)
+    console = Console(width=WIDTH, highlight=False, markup=False)
     for title, rows in (
         ("versions", _versions()),
         ("devices", _devices()),
@@ -47,17 +49,19 @@ def run() -> None:
         ("configs", _configs()),
         ("room", _room()),
     ):
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.add_column("", min_width=24)
-        table.add_column("found", overflow="fold")
+        console.print(_table(title, list(rows)))
+
+
+def _table(title: str, rows: list[Row]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("", min_width=24)
+    table.add_column("found", overflow="fold")
+    if any(to_do for _, _, to_do in rows):
         table.add_column("what to do", overflow="fold")
-        found = list(rows)
-        for row in found:
-            table.add_row(*row)
-        if not any(to_do for _, _, to_do in found):
-            table.columns[2].header = ""
-        console.print(table)
-        console.print()
+    for row in rows:
+        table.add_row(*(Text(each) for each in row[: len(table.columns)]))
+    table.add_row()
+    return table
 
 
 def _versions() -> Iterator[Row]:
@@ -100,15 +104,13 @@ def _devices() -> Iterator[Row]:
 
 
 def _engines() -> Iterator[Row]:
-    missing = {"DeepSpeed ZeRO"} if _version("deepspeed") is None else set()
-    found = problems([name for name in TRIALS if name not in missing])
     for name in TRIALS:
-        if name in missing:
+        if name == _DEEPSPEED and _version("deepspeed") is None:
             yield name, "not installed", "pip install 'sfa_hf[deepspeed]'"
-        elif found[name] is None:
-            yield name, "imports" if name == "DeepSpeed ZeRO" else "works: tried on a tiny model", ""
+        elif (problem := problem_with_engine(name)) is None:
+            yield name, "imports" if name == _DEEPSPEED else "works: tried on a tiny model", ""
         else:
-            yield name, f"does not work: {found[name]}", "see docs/engines.md"
+            yield name, f"does not work: {problem}", "see docs/engines.md"
     for lock in build_locks():
         to_do = f"rm {lock}  (unless a build is going on)"
         yield "DeepSpeed build lock", f"{lock}: later launches wait for it for ever", to_do

@@ -1,16 +1,15 @@
-"""Trials of the engines: each attaches to a tiny model, in a process of its own.
-
-``python -m sfa_hf.commands.engine_trials NAME`` tries one and prints nothing if it works.
-"""
+"""Trials of the engines: each attaches to a tiny model and merges, in a process of its own with a time limit."""
 
 from __future__ import annotations
 
 import importlib
-import subprocess
+import multiprocessing
+import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -19,8 +18,7 @@ from torch import nn
 
 from sfa_hf import engines
 
-SECONDS = 120.0
-"""Most of them goes into imports, on a machine that is busy."""
+SECONDS = 60.0
 
 
 def _merge_once(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -43,8 +41,9 @@ def _ddp() -> None:
     from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 - of this trial alone
 
     layer, optimizer = _layer()
-    DistributedDataParallel(layer)(torch.ones(1, 4)).sum().backward()
-    _merge_once(layer, optimizer)
+    with _one_process():
+        DistributedDataParallel(layer)(torch.ones(1, 4)).sum().backward()
+        _merge_once(layer, optimizer)
 
 
 def _fsdp2() -> None:
@@ -52,13 +51,23 @@ def _fsdp2() -> None:
     from torch.distributed.fsdp import fully_shard  # noqa: PLC0415
 
     layer, _ = _layer()
-    fully_shard(layer, mesh=init_device_mesh("cpu", (1,)))
-    _merge_once(layer, torch.optim.SGD(layer.parameters(), lr=0.1))
+    with _one_process():
+        fully_shard(layer, mesh=init_device_mesh("cpu", (1,)))
+        _merge_once(layer, torch.optim.SGD(layer.parameters(), lr=0.1))
 
 
 def _deepspeed() -> None:
     """Its import alone: a ZeRO engine compiles an op, which takes a minute the first time."""
     importlib.import_module("deepspeed")
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """A gloo group of this process alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", init_method=Path(folder, "store").as_uri(), rank=0, world_size=1)
+        yield
+        dist.destroy_process_group()
 
 
 TRIALS: dict[str, Callable[[], None]] = {
@@ -69,42 +78,31 @@ TRIALS: dict[str, Callable[[], None]] = {
 }
 
 
-def problems(names: Iterable[str]) -> dict[str, str | None]:
-    """What is wrong with each engine, None where it works; all are tried at once."""
-    command = [sys.executable, "-m", "sfa_hf.commands.engine_trials"]
-    started = {
-        name: subprocess.Popen(  # noqa: S603 - our own command
-            [*command, name], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        for name in names
-    }
-    deadline = time.monotonic() + SECONDS
-    return {name: _problem(trial, deadline) for name, trial in started.items()}
-
-
-def _problem(trial: subprocess.Popen[str], deadline: float) -> str | None:
+def problem_with_engine(name: str) -> str | None:
+    """Why an engine does not work here; None if it does."""
+    # A fork has torch imported already; elsewhere than on Linux, libraries of the system do not survive one.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    answer, end = context.Pipe(duplex=False)
+    trial = context.Process(target=_try, args=(name, end))
+    trial.start()
+    end.close()
     try:
-        _, said = trial.communicate(timeout=max(deadline - time.monotonic(), 0.1))
-    except subprocess.TimeoutExpired:
+        if not answer.poll(SECONDS):
+            return f"no answer within {SECONDS:.0f} s"
+        return answer.recv()
+    except EOFError:
+        trial.join()
+        return f"its process ended with exit code {trial.exitcode}"
+    finally:
         trial.kill()
-        trial.communicate()
-        return f"no answer within {SECONDS:.0f} s"
-    if trial.returncode == 0:
-        return None
-    lines = said.strip().splitlines() or [f"ended with exit code {trial.returncode}"]
-    return lines[-1]
+        trial.join()
 
 
-def _main(name: str) -> None:
-    if name in ("DDP", "FSDP2"):
-        with tempfile.TemporaryDirectory() as folder:
-            store = Path(folder, "store").as_uri()
-            dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-            TRIALS[name]()
-            dist.destroy_process_group()
-    else:
+def _try(name: str, end: Connection) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
         TRIALS[name]()
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])
+    except Exception as error:
+        end.send(f"{type(error).__name__}: {error}")
+    else:
+        end.send(None)
