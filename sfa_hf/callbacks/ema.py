@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines
-from sfa_hf.config import checks as options
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import Choice, Fraction
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.hf_trainer.renamed_tensors import complete_resume
 from sfa_hf.shards import file as shard_file
@@ -21,6 +22,9 @@ from sfa_hf.shards.store import choose_store
 
 FOLDER = "ema"
 """Folder of the average in each checkpoint."""
+
+
+AverageDevice = Annotated[str, Choice(("cpu", "device"))]
 
 
 class EMACallback(TrainerCallback):
@@ -45,9 +49,10 @@ class EMACallback(TrainerCallback):
         NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
     """
 
-    def __init__(self, decay: float = 0.99, *, device: str = "device") -> None:
-        self.decay = options.check_fraction("decay", decay)
-        self.device = options.check_choice("device", device, ("cpu", "device"))
+    @checked
+    def __init__(self, decay: Fraction = 0.99, *, device: AverageDevice = "device") -> None:
+        self.decay = decay
+        self.device = device
         self.nbytes = 0
 
     def on_train_begin(

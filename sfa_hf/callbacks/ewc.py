@@ -3,9 +3,8 @@ r"""Elastic weight consolidation: a penalty weighted by the Fisher information o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.start_weights import FOLDER
 from sfa_hf.callbacks.penalty import PenaltyCallback, Piece
-from sfa_hf.config import checks as options
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import AnchorDevice, Check, Choice, Flag, Fraction, Pattern, Place, Strength
 from sfa_hf.engines import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher.folder import FisherFolder
@@ -21,7 +21,7 @@ from sfa_hf.shards.buffer import Anchor, parts
 from sfa_hf.shards.model_files import AnchorFiles
 from sfa_hf.shards.store import Store, choose_store
 
-MODES = ("online", "separate")
+Mode = Annotated[str, Choice(("online", "separate"))]
 
 
 class PastTask(NamedTuple):
@@ -34,6 +34,17 @@ class PastTask(NamedTuple):
 
     fisher: str
     model: str
+
+
+PastTasks = Annotated[
+    Sequence[Sequence[str]],
+    Check(
+        lambda past: isinstance(past, Sequence) and len(past) > 0 and all(len(task) == 2 for task in past),
+        "are not the tasks before",
+        "the Fisher and the model of one task or more",
+    ),
+]
+Exact = Annotated[str, Choice(("float32",))]
 
 
 class EWCCallback(PenaltyCallback):
@@ -73,36 +84,36 @@ class EWCCallback(PenaltyCallback):
     """
 
     NAME = "ewc"
-    OPTIONS = ("past", "lambda_", "mode", "decay")
 
+    @checked
     def __init__(
         self,
-        past: Sequence[Sequence[str]],
-        lambda_: float = 100.0,
+        past: PastTasks,
+        lambda_: Strength = 100.0,
         *,
-        mode: str = "online",
-        decay: float = 1.0,
-        anchor: str | PathLike[str] | None = None,
-        anchor_device: str = "cpu",
-        anchor_dtype: Literal["float32"] = "float32",
-        include: str | None = None,
-        exclude: str | None = None,
-        save_anchor: bool = True,
+        mode: Mode = "online",
+        decay: Fraction = 1.0,
+        anchor: Place | None = None,
+        anchor_device: AnchorDevice = "cpu",
+        anchor_dtype: Exact = "float32",
+        include: Pattern | None = None,
+        exclude: Pattern | None = None,
+        save_anchor: Flag = True,
     ) -> None:
         super().__init__(
             lambda_,
             anchor=anchor,
             anchor_device=anchor_device,
-            anchor_dtype=options.check_choice("anchor_dtype", anchor_dtype, ("float32",)),
+            anchor_dtype=anchor_dtype,
             include=include,
             exclude=exclude,
             save_anchor=save_anchor,
         )
-        if not past:
-            raise ConfigError("past", "is empty", "the Fisher and the model of one task or more")
+        if mode == "separate" and decay != 1:
+            raise ConfigError("decay", f"is {decay}, and mode is separate", "mode=online, or leave it out")
         self.past = [PastTask(*map(str, task)) for task in past]
-        self.mode = options.check_choice("mode", mode, MODES)
-        self.decay = options.check_fraction("decay", decay)
+        self.mode = mode
+        self.decay = decay
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

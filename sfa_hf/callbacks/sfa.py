@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from os import PathLike, fspath
-from typing import Any
+from os import fspath
+from typing import Annotated, Any
 
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -16,7 +16,20 @@ from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.anchor.merge import Merged, merge
 from sfa_hf.anchor.taker import recorded_attribute
 from sfa_hf.callbacks import schedule
-from sfa_hf.config import checks as options
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import (
+    AnchorDevice,
+    AnchorDtype,
+    Beta,
+    Choice,
+    Flag,
+    MergeEvery,
+    P,
+    Pattern,
+    Place,
+    Power,
+    Seed,
+)
 from sfa_hf.engines.optimizers import keeps_moments, second_moment_decay
 from sfa_hf.errors import ConfigError
 from sfa_hf.moments.past import CONSTANT
@@ -30,6 +43,10 @@ DEFAULT_P = 0.25
 DEFAULT_POWER = 0.5
 ANCHOR_WEIGHT = "sfa/anchor_weight"
 _NO_MOMENTS = "this optimizer does not keep Adam's moments (exp_avg, exp_avg_sq); supported: 'keep', or AdamW"
+
+
+Rule = Annotated[str, Choice(lambda: TRAINING_RULES)]
+OptimizerState = Annotated[str, Choice(("keep", "reset", "scale"))]
 
 
 class SFACallback(AnchoredCallback):
@@ -83,41 +100,36 @@ class SFACallback(AnchoredCallback):
         NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
     """
 
-    OPTIONS = (
-        "beta", "p", "merge_every", "rule", "optimizer_state", "power", "anchor_moments", "shuffle_moments",
-    )  # fmt: skip
-
+    @checked
     def __init__(
         self,
-        beta: float = 0.5,
-        p: float = DEFAULT_P,
+        beta: Beta = 0.5,
+        p: P = DEFAULT_P,
         *,
-        merge_every: int | None = None,
-        anchor: str | PathLike[str] | None = None,
-        anchor_device: str = "cpu",
-        anchor_dtype: str = "float32",
-        rule: str = "average",
-        optimizer_state: str = "keep",
-        include: str | None = None,
-        exclude: str | None = None,
-        power: float = DEFAULT_POWER,
-        anchor_moments: str | PathLike[str] | None = None,
-        shuffle_moments: int | None = None,
-        save_anchor: bool = True,
+        merge_every: MergeEvery | None = None,
+        anchor: Place | None = None,
+        anchor_device: AnchorDevice = "cpu",
+        anchor_dtype: AnchorDtype = "float32",
+        rule: Rule = "average",
+        optimizer_state: OptimizerState = "keep",
+        include: Pattern | None = None,
+        exclude: Pattern | None = None,
+        power: Power = DEFAULT_POWER,
+        anchor_moments: Place | None = None,
+        shuffle_moments: Seed | None = None,
+        save_anchor: Flag = True,
     ) -> None:
         super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
         if p != DEFAULT_P and merge_every is not None:
             raise ConfigError("merge_every", f"{merge_every!r} beside p = {p!r}", "one of merge_every and p")
-        self.beta = options.check_beta(beta)
-        self.p = options.check_p(p)
-        self.merge_every = None if merge_every is None else options.check_merge_every(merge_every)
-        self.rule = options.check_choice("rule", rule, TRAINING_RULES)
-        self.optimizer_state = options.check_choice(
-            "optimizer_state", optimizer_state, ("keep", "reset", "scale")
-        )
-        self.power = options.check_power(power)
+        self.beta = beta
+        self.p = p
+        self.merge_every = merge_every
+        self.rule = rule
+        self.optimizer_state = optimizer_state
+        self.power = power
         self.anchor_moments = None if anchor_moments is None else fspath(anchor_moments)
-        self.shuffle_moments = options.check_seed("shuffle_moments", shuffle_moments)
+        self.shuffle_moments = shuffle_moments
         self.moments_record: dict[str, Any] | None = None
         self._check_fisher_options()
 

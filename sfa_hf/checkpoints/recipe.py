@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sfa_hf.config.checks import check_pattern
+from sfa_hf.config.options import EXPRESSION
 from sfa_hf.config.paths import UserPath
 from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
-from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.errors import ConfigError, nearest, under
 from sfa_hf.rules import CHECKPOINT_RULES, MergeRule
 
 
@@ -42,6 +42,22 @@ class _Parameters(BaseModel):
 
 
 class Sections(BaseModel):
+    """The shape of a recipe.
+
+    Attributes:
+        models: to merge: folders, Hub ids, or mappings {path, fisher}.
+        base: the model that task vectors are differences from.
+        rule: its name and options.
+        parameters: what is different for the tensors whose names match: {match, copy: true} or options.
+        dtype: of the merged weights; None: as in the first model.
+        vocabulary: what to do with rows of embeddings that not all models have.
+        tokenizer: whether the tokenizers must be the same.
+        missing: what to do with tensors that not all models have.
+        config_from: the model whose config and tokenizer the result gets.
+        max_shard_size: of one safetensors file.
+        threads: None: one for each core.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     models: list[UserPath | ModelEntry] = Field(min_length=1)
@@ -142,11 +158,10 @@ def _with_options(name: str, options: Mapping[str, Any], key: str, models: int) 
     kind = CHECKPOINT_RULES[name]
     try:
         rule = kind.model_validate(options)
-        rule.check(models)
     except ValidationError as error:
         raise as_config_error(error, key, kind) from error
-    except ConfigError as error:
-        raise ConfigError(f"{key}.{error.key}", error.problem, error.right) from error
+    with under(key):
+        rule.check(models)
     return rule
 
 
@@ -191,8 +206,8 @@ def _pattern(
         parsed = _Parameters.model_validate(values)
     except ValidationError as error:
         raise as_config_error(error, key, _Parameters) from error
-    compiled = check_pattern(f"{key}.match", parsed.match)
-    assert compiled is not None
+    with under(f"{key}.match"):
+        compiled = re.compile(EXPRESSION(parsed.match))
     options = parsed.model_extra or {}
     if "name" in options:
         raise ConfigError(f"{key}.name", "is not an option", "one rule for all tensors, or copy: true")

@@ -1,4 +1,4 @@
-"""Trials of the engines: each attaches to a tiny model and merges, in a process of its own with a time limit."""
+"""Trials of the engines: each merges a tiny model, in a process of its own with a time limit."""
 
 from __future__ import annotations
 

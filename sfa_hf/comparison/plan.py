@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfa_hf.comparison.entries import Entry, expand
 from sfa_hf.comparison.found import check_labels
+from sfa_hf.config.options import Seed
 from sfa_hf.config.overrides import merged
 from sfa_hf.config.paths import check_writable, expanded
 from sfa_hf.config.pydantic_errors import as_config_error
@@ -36,7 +37,7 @@ class Keys(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     methods: list[str | dict[str, Any]] = Field(min_length=1)
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
     reference: str | None = None
 
 

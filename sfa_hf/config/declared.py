@@ -15,14 +15,19 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import docstring_parser
 from pydantic import BaseModel
 
+from sfa_hf.config.options import Check, Choice
+from sfa_hf.errors import under
+
 REQUIRED = inspect.Parameter.empty
 """``Option.default`` of an option without one."""
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _SYMBOL = re.compile(r"(\\\w+(?:_\w+)?|[A-Za-z]|[^\W\d_a-zA-Z](?:_\w)?)(?= in \[|,|;|\.|$)")
 
 
@@ -48,8 +53,15 @@ class Option:
         return key_of(self.name)
 
     @property
+    def check(self) -> Check | Choice | None:
+        """What its value is checked by, if it is not None; of a pydantic model's own constraints: None."""
+        return next((each for each in _metadata(self.annotation) if isinstance(each, Check | Choice)), None)
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The words it may be; () where there is no such list."""
+        if isinstance(self.check, Choice):
+            return self.check.words
         literals = (each for each in _members(self.annotation) if typing.get_origin(each) is typing.Literal)
         return tuple(str(word) for each in literals for word in typing.get_args(each))
 
@@ -86,6 +98,26 @@ def options_of(declaration: Any) -> tuple[Option, ...]:
     return tuple(_parameters(declaration))
 
 
+def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Check a function's arguments, or a constructor's, as their annotations say.
+
+    Raises:
+        ConfigError: by the function, under the argument's name.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def with_checks(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        given = signature.bind(*args, **kwargs)
+        for option in _checked_parameters(function):
+            if option.name in given.arguments:
+                value = given.arguments[option.name]
+                given.arguments[option.name] = _checked(option, value)
+        return function(*given.args, **given.kwargs)
+
+    return with_checks
+
+
 def readable(text: str) -> str:
     r"""A docstring's text for people: \beta as β, \bar F as F with a bar, references as names."""
     text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", text).replace("``", "`")
@@ -97,6 +129,19 @@ def readable(text: str) -> str:
 def _entity(name: str, otherwise: str) -> str:
     character = html.unescape(f"&{name};")
     return otherwise if character.startswith("&") else character
+
+
+def _checked(option: Option, value: Any) -> Any:
+    if value is None and types.NoneType in _all_members(option.annotation):
+        return None
+    assert option.check is not None
+    with under(option.key):
+        return option.check(value)
+
+
+@functools.cache
+def _checked_parameters(function: Callable[..., Any]) -> tuple[Option, ...]:
+    return tuple(option for option in _parameters(function) if option.check is not None)
 
 
 def _parameters(function: Callable[..., Any]) -> Iterator[Option]:
@@ -135,6 +180,14 @@ def _entries(declaration: Any) -> dict[str, str]:
     return entries
 
 
+def _metadata(annotation: Any) -> Iterator[Any]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        yield from annotation.__metadata__
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for member in typing.get_args(annotation):
+            yield from _metadata(member)
+
+
 def _all_members(annotation: Any) -> Iterator[Any]:
     """The alternatives of a union, without ``Annotated`` wrappers."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -160,7 +213,7 @@ def _type_name(annotation: Any) -> str:
         return "word"
     if origin is None:
         return _NAMES.get(annotation, "mapping" if _is_mapping(annotation) else "text")
-    if isinstance(origin, type) and issubclass(origin, typing.Mapping):  # type: ignore[arg-type]
+    if isinstance(origin, type) and issubclass(origin, typing.Mapping):
         return "mapping"
     inner = dict.fromkeys(_type_name(each) for arg in args if arg is not ... for each in _members(arg))
     return f"list of {' or '.join(inner)}"

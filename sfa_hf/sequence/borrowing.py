@@ -77,8 +77,8 @@ def _alike(config: RunConfig, theirs: dict[str, Any]) -> bool:
     differing = differing_keys(theirs, config.resolved)
     if any(not key.startswith("method.") for key in differing):
         return False
-    wanted = config.method.first_task
-    return wanted is not None and wanted == make_method(theirs["method"]).first_task
+    wanted = config.method.first_training
+    return wanted is not None and wanted == make_method(theirs["method"]).first_training
 
 
 def _link(config: RunConfig, lender: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sfa_hf.config.options import Seed
 from sfa_hf.config.overrides import merged
 from sfa_hf.config.paths import UserPath
 from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation import EvaluationOptions
 from sfa_hf.methods import DEFAULT_METHOD, Method, make_method
 from sfa_hf.sequence.training import checked_training
@@ -36,7 +37,19 @@ class ModelOptions(BaseModel):
 
 
 class Sections(BaseModel):
-    """The shape of a config; the sections with a vocabulary of their own are checked by their rooms."""
+    """The shape of a config; the sections with a vocabulary of their own are checked by their rooms.
+
+    Attributes:
+        model: which model to start from.
+        sequence: the tasks in order: names, paths of YAML files, or what such files say.
+        method: its name and options.
+        training: fields of TrainingArguments.
+        evaluation: how much is scored, and how fast.
+        data: how rows become tokens.
+        seed: of everything that is drawn at random.
+        output_dir: the run folder.
+        overwrite: replace a run with another config that is there.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -46,7 +59,7 @@ class Sections(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
     data: DataOptions = Field(default_factory=DataOptions)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     output_dir: UserPath
     overwrite: bool = False
 
@@ -93,11 +106,13 @@ def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) ->
         {**shared, **checked_training(task.config.training, f"sequence.{task.name}.training")}
         for task in tasks
     )
+    with under("method"):
+        training = tuple(method.training(per_task))
     return RunConfig(
         model=sections.model,
         tasks=tasks,
         method=method,
-        training=tuple(method.training(per_task)),
+        training=training,
         evaluation=sections.evaluation,
         data=sections.data,
         seed=sections.seed,

@@ -16,6 +16,9 @@ from sfa_hf.errors import ConfigError
 from sfa_hf.shards import file as shard_file
 from sfa_hf.shards.buffer import by_device
 
+STORES = ("cpu", "device", "disk")
+"""The names of the places, as options have them."""
+
 
 class Store(ABC):
     """Gives one flat buffer and, for the mapped file, sees to what lies behind it."""

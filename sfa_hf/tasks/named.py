@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.tasks.task import Task, load_task
 
 
@@ -29,9 +29,5 @@ def named_tasks(names: str | Sequence[str], data_dir: str) -> list[Task]:
 
 
 def _named(name: str, data_dir: str) -> Task:
-    try:
+    with known_as({"sequence": "task"}):  # a run's config names its tasks there
         return load_task(name, data_dir=Path(data_dir))
-    except ConfigError as error:
-        if error.key != "sequence":  # where a run's config names its tasks; here it is an option
-            raise
-        raise ConfigError("task", error.problem, error.right) from error

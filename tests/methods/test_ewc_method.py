@@ -36,7 +36,7 @@ def test_ema_averages_from_the_second_task_on() -> None:
     (callback,) = method.callbacks(SECOND)
     assert isinstance(callback, EMACallback)
     assert (callback.decay, callback.device) == (0.5, "cpu")
-    assert make_method({"name": "ema", "average_first_task": True}).callbacks(FIRST)
+    assert make_method({"name": "ema", "first_task": True}).callbacks(FIRST)
 
 
 @pytest.mark.parametrize(
