@@ -49,11 +49,11 @@ class Sections(BaseModel):
         base: the model that task vectors are differences from.
         rule: its name and options.
         parameters: what is different for the tensors whose names match: {match, copy: true} or options.
-        dtype: of the merged weights; None: as in the first model.
+        dtype: of the merged weights; None: as they are stored.
         vocabulary: what to do with rows of embeddings that not all models have.
         tokenizer: whether the tokenizers must be the same.
         missing: what to do with tensors that not all models have.
-        config_from: the model whose config and tokenizer the result gets.
+        config_from: the model whose config and tokenizer the result gets; None: the base, else the first.
         max_shard_size: of one safetensors file.
         threads: None: one for each core.
     """

@@ -1,14 +1,14 @@
-"""Run one sequence of tasks with several methods and seeds, and compare what they keep, learn and cost.
+"""Run one sequence of tasks with several methods and seeds; compare what they keep, learn and cost.
 
 CONFIG is a YAML file, or the name of a shipped one: a run's config with methods and seeds.
 
   sfa-hf compare demo
   sfa-hf compare demo methods=[sequential,joint] seeds=[0]
-  sfa-hf compare configs/sequences/demo.yaml 'methods=[sequential,{name: sfa, beta: [0.25,0.5]}]' \
-      seeds=[0,1] output_dir=runs/two
+  sfa-hf compare CONFIG 'methods=[sequential,{name: sfa, beta: [0.25,0.5]}]' output_dir=runs/two
 
-Each run has its folder OUTPUT_DIR/METHOD/seed-SEED. The same command again continues an interrupted run and
-leaves finished ones alone; the report covers every finished run under OUTPUT_DIR. See docs/comparing.md.
+Each run has its folder OUTPUT_DIR/METHOD/seed-SEED. The same command again continues an interrupted
+run and leaves finished ones alone; the report covers every finished run under OUTPUT_DIR. See
+docs/comparing.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sfa_hf.config.cli import is_first_process
 def sections() -> list[Section]:
     """What a comparison's config may say."""
     base = Key("config", "path or name", "null", "a run's config that this one stands on top of.")
-    return [Section("the comparison", (base, *keys_of(Keys))), *run_sections()]
+    return [Section("the comparison", (base, *keys_of(Keys, defaults={"seeds": [0]}))), *run_sections()]
 
 
 def run(config: str, overrides: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -81,7 +82,7 @@ TRIALS: dict[str, Callable[[], None]] = {
 def problem_with_engine(name: str) -> str | None:
     """Why an engine does not work here; None if it does."""
     # A fork has torch imported already; elsewhere than on Linux, libraries of the system do not survive one.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     answer, end = context.Pipe(duplex=False)
     trial = context.Process(target=_try, args=(name, end))
     trial.start()

@@ -2,7 +2,7 @@
 
   sfa-hf evaluate EleutherAI/pythia-160m task=[law,code] evaluation.limit=200
   sfa-hf evaluate MODEL task=gsm8k evaluation.lm_eval.tasks=[gsm8k]      beside lm-eval
-  accelerate launch scripts/evaluate_model.py runs/demo-sfa/2-code/model task=demo/math output_dir=scores
+  accelerate launch scripts/evaluate_model.py MODEL task=demo/math output_dir=scores
 
 Several processes share the rows.
 """
@@ -115,7 +115,7 @@ def _score(where: str, tasks: Sequence[Task], options: Options, state: PartialSt
             task,
             options.data,
             options.evaluation,
-            records_path=options.output_dir and Path(options.output_dir, f"{task.name}.jsonl"),
+            records_path=Path(options.output_dir, f"{task.name}.jsonl") if options.output_dir else None,
         )
         for task in tasks
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +88,9 @@ def keys_of(
         default = (defaults or {}).get(option.key, option.default)
         inner = _model(option.annotation)
         if inner is not None:
-            if default is None:
-                found.append(Key(name, "mapping", "null", _sentence(option.help)))
+            if type(None) in typing.get_args(option.annotation):
+                written = "null" if default is None else "{...}"
+                found.append(Key(name, "mapping, null", written, _sentence(option.help)))
             found += keys_of(inner, name)
         else:
             words = tuple((choices or {}).get(option.key, option.choices))

@@ -21,7 +21,7 @@ COMMANDS = {
         distributed=True,
     ),
     "compare": Entry(
-        "Run a sequence with several methods and seeds, and compare what they keep, learn and cost.",
+        "Run a sequence with several methods and seeds, and compare them.",
         (Place("CONFIG", "a YAML file, or the name of a shipped config", ("comparisons", "sequences")),),
         distributed=True,
     ),
@@ -51,7 +51,7 @@ COMMANDS = {
         ),
     ),
     "export-moments": Entry(
-        "Write the second moments that a training left as whole tensors, for the rule fisher of merge.",
+        "Write the second moments that a training left, for the rule fisher of merge.",
         (
             Place("MOMENTS", "the folder second_moments of a training"),
             Place("MODEL", "the folder of the model that it left"),
@@ -107,10 +107,11 @@ class _Commands(click.Group):
             formatter.write_dl(
                 [
                     ("sfa-hf demo", "see it work, in a few minutes on two CPU cores"),
-                    ("sfa-hf train demo method.beta=0.5", "a shipped config by name, with one key changed"),
+                    ("sfa-hf train demo method.beta=0.5", "a shipped config by name, one key changed"),
                     ("sfa-hf train --help", "every key that a config may have"),
-                    ("accelerate launch -m sfa_hf train demo", "the same on several processes"),
-                ]
+                    ("accelerate launch -m sfa_hf train demo", "on several processes"),
+                ],
+                col_max=42,
             )
 
 

@@ -29,7 +29,7 @@ class Keys(BaseModel):
 
     Attributes:
         methods: names, or mappings whose lists of values form a grid.
-        seeds: of the runs of each.
+        seeds: of the runs of each method; the run's own where none are given.
         reference: label of the method that the others' averages are compared with; None: sequential, where
             it is among them.
     """

@@ -44,7 +44,7 @@ _PLAIN = (
 
 
 class _Reader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own
     yaml_constructors: ClassVar[dict[str | None, Any]] = {}
 
     def __init__(self, stream: str) -> None:
@@ -54,17 +54,18 @@ class _Reader(yaml.SafeLoader):
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         """Compose a node, within the bounds on depth and size."""
-        event, before = self.peek_event(), self._nodes
+        event: Any = self.peek_event()
+        before = self._nodes
         if isinstance(event, yaml.AliasEvent) and event.anchor in self.anchors:
             if event.anchor not in self._sizes:
-                raise ConstructorError(None, None, f"*{event.anchor} is part of itself", event.start_mark)
+                raise _refusal(f"*{event.anchor} is part of itself", event.start_mark)
             self._nodes += self._sizes[event.anchor]
         self._nodes += 1
         self._depth += 1
         if self._depth > _MOST_DEPTH:
             raise _too_deep(event.start_mark)
         if self._nodes > _MOST_NODES:
-            raise ConstructorError(None, None, f"it holds more than {_MOST_NODES} values", event.start_mark)
+            raise _refusal(f"it holds more than {_MOST_NODES} values", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         if getattr(event, "anchor", None) is not None:
@@ -86,10 +87,10 @@ class _Reader(yaml.SafeLoader):
             if isinstance(key, CollectionNode) or key.tag not in (f"{_TAG}str", f"{_TAG}merge"):
                 told = "a list or a mapping" if isinstance(key, CollectionNode) else key.value
                 problem = f"the key {told} is not text; put it in quotes"
-                raise ConstructorError(None, None, problem, key.start_mark)
+                raise _refusal(problem, key.start_mark)
             if key.value in seen:
                 problem = f"the key {key.value} is there twice, in lines {seen[key.value]} and {line}"
-                raise ConstructorError(None, None, problem, key.start_mark)
+                raise _refusal(problem, key.start_mark)
             seen[key.value] = line
         return node
 
@@ -101,11 +102,15 @@ class _Reader(yaml.SafeLoader):
                 return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
             return int(text, 0 if text[:2] in ("0o", "0x") else 10)
         except ValueError as error:
-            raise ConstructorError(None, None, f"{text:.20} is not a number", node.start_mark) from error
+            raise _refusal(f"{text:.20} is not a number", node.start_mark) from error
+
+
+def _refusal(problem: str, mark: Any) -> ConstructorError:
+    return ConstructorError(None, None, problem, mark)
 
 
 def _too_deep(mark: Any) -> ConstructorError:
-    return ConstructorError(None, None, f"it is more than {_MOST_DEPTH} levels deep", mark)
+    return _refusal(f"it is more than {_MOST_DEPTH} levels deep", mark)
 
 
 class _Writer(yaml.SafeDumper):

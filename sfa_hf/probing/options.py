@@ -24,7 +24,7 @@ class FisherOptions(_Strict):
     """Merging by optimizer state, beside averaging.
 
     Attributes:
-        a: F of A: a safetensors file or a folder of them, as ``scripts/merge_models.py`` reads it.
+        a: F of A: a safetensors file or a folder of them, as ``sfa-hf merge`` reads it.
         b: F of B.
         power: q of the rule ``fisher``; 1 is CMM's.
         epsilon: of the rule.
@@ -64,7 +64,7 @@ class ProbeOptions(_Strict):
     """A probe.
 
     Attributes:
-        task: names under configs/tasks/ or YAML files.
+        task: names of tasks, or YAML files.
         points: from 0 (A) to 1 (B), both among them.
         beyond: how far the straight line goes on behind either end, in the same steps.
         fisher: also merge by optimizer state.

@@ -67,7 +67,7 @@ class Task:
             ConfigError: one line about the first thing that is wrong.
         """
         if not self._train:
-            right = "at least one source; scripts/evaluate_model.py scores a task without training rows"
+            right = "at least one source; sfa-hf evaluate scores a task without training rows"
             raise ConfigError(f"{self.name}.train", "names no rows to train on", right)
         self._after_examples(self._chosen(None), few_shot)
 
