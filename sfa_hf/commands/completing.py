@@ -31,7 +31,8 @@ def completed(command: Command, words: Sequence[str], incomplete: str) -> list[C
         place = places[len(words)]
         known = place.words or (names(folders(*place.kinds)) if place.kinds else ())
         items = [CompletionItem(name) for name in known if name.startswith(incomplete)]
-        return items if place.words else [*items, CompletionItem(incomplete, type="file")]
+        # bash forgets what came before a file, and falls back to files where no name fits
+        return items if place.words else [CompletionItem(incomplete, type="file"), *items]
     if not command.entry.keys:
         return []
     keys = known_keys(command)

@@ -17,6 +17,9 @@ _HOW = {
     "fish": "put this line into ~/.config/fish/config.fish: sfa-hf completion fish | source",
 }
 
+_NO_SPACE = "    [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n"
+"""bash puts a space behind what it completes: not behind "method.beta=", where the value follows."""
+
 
 def run(shell: str) -> None:
     """Print the script, with how to use it."""
@@ -25,5 +28,6 @@ def run(shell: str) -> None:
     kind = get_completion_class(shell)
     if shell not in _HOW or kind is None:
         raise ConfigError("SHELL", f"there is no completion for {shell!r}", nearest(shell, _HOW))
+    source = kind(COMMAND, {}, NAME, "_SFA_HF_COMPLETE").source()
     print(f"# {_HOW[shell]}")
-    print(kind(COMMAND, {}, NAME, "_SFA_HF_COMPLETE").source())
+    print(source.replace("    return 0\n", f"{_NO_SPACE}    return 0\n") if shell == "bash" else source)

@@ -75,18 +75,13 @@ def check_writable(key: str, folder: Path) -> None:
     try:
         place = _nearest(folder)
         if not place.is_dir():
-            told = (
-                "is not a folder"
-                if place == folder
-                else f"cannot be made: {shown(str(place))} is not a folder"
-            )
-            raise ConfigError(
-                key, f"{shown(str(folder))} {told}", "a folder, or a path where one can be made"
-            )
+            above = "" if place == folder.absolute() else f"cannot be made: {shown(str(place))} "
+            problem = f"{shown(str(folder))} {above}is not a folder"
+            raise ConfigError(key, problem, "a folder, or a path where one can be made")
         if not os.access(place, os.W_OK | os.X_OK):
             problem = f"{shown(str(folder))}: {shown(str(place))} is not writable"
             raise ConfigError(key, problem, "a place that you may write to")
-        if place != folder:  # access() says yes to root even where nothing can be made
+        if place != folder.absolute():  # access() says yes to root even where nothing can be made
             tempfile.TemporaryDirectory(dir=place, prefix=".sfa_hf-").cleanup()
     except OSError as error:
         problem = f"{shown(str(folder))} cannot be written: {error.strerror}"
@@ -97,10 +92,14 @@ def _nearest(path: Path) -> Path:
     """The path itself if there is something, else the nearest folder above it that is there.
 
     Raises:
-        OSError: a link on the way leads nowhere, or in a loop.
+        OSError: a link leads nowhere, or in a loop; or no file system has such a name.
     """
-    for place in (path, *path.absolute().parents):
-        if os.path.lexists(place):
-            place.resolve(strict=True)
+    place = path.absolute()
+    while True:
+        try:
+            os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):  # noqa: PERF203 - a few times
+            place = place.parent
+        else:
+            os.stat(place)  # noqa: PTH116 - what a link leads to
             return place
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))

@@ -114,7 +114,12 @@ def _too_deep(mark: Any) -> ConstructorError:
 
 
 class _Writer(yaml.SafeDumper):
-    """Quotes what either version of YAML would not read as text."""
+    """Quotes what either version of YAML would not read as text, or would read as the end of a line."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Text; PyYAML would lose what are line ends to it alone."""
+        style = '"' if set(text) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar(f"{_TAG}str", text, style=style)
 
 
 for _name, _pattern, _first in _PLAIN:
@@ -125,6 +130,7 @@ for _name in ("null", "bool", "str", "seq", "map"):
     _Reader.add_constructor(f"{_TAG}{_name}", yaml.SafeLoader.yaml_constructors[f"{_TAG}{_name}"])
 for _name in ("int", "float"):
     _Reader.add_constructor(f"{_TAG}{_name}", _Reader.construct_number)
+_Writer.add_representer(str, _Writer.represent_text)
 _Reader.add_constructor(None, yaml.SafeLoader.yaml_constructors[None])
 
 
