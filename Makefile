@@ -10,7 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Installed first and by exact version, so that no dependency's range pulls a newer build.
 TORCH ?= torch==2.13.0
 
-.PHONY: help setup demo test faults study lint types bench clean
+.PHONY: help setup demo test faults study lint types tables bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,9 @@ lint: $(STAMP)  ## ruff: rules and format
 
 types: $(STAMP)  ## mypy
 	$(BIN)/mypy
+
+tables: $(STAMP)  ## the tables of keys in docs/configuration.md
+	$(BIN)/python docs/write_tables.py
 
 faults: $(STAMP)  ## kill runs on every engine, fill disks, damage files: minutes
 	$(BIN)/python -m tests.faults.survive --kills 30 plain

@@ -21,11 +21,11 @@ from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
 
 
 class AnchoredCallback(TrainerCallback, ExportableState):
-    r"""Holds \theta_o of this rank's shards from a training's begin to its end, the same one after a resume.
+    r"""Holds \theta_o of this rank's shards while a training lasts, the same one after a resume.
 
     A subclass declares all options in its constructor and keeps each under its own name. It does its work
-    between ``on_train_begin`` and ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()`` and
-    ``_log``.
+    between ``on_train_begin`` and ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()``, ``_log``
+    and ``_names``: those of its parameters, in one order on all ranks.
 
     Args:
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
@@ -88,7 +88,8 @@ class AnchoredCallback(TrainerCallback, ExportableState):
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError where the patterns leave no trainable parameter of the model, also on "meta"."""
         names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        if not any(map(self._concerns, names)):
+        self._names = [name for name in names if self._concerns(name)]
+        if not self._names:
             argument = "include" if self.exclude is None else "exclude"
             problem = (
                 f"include={_text(self.include)}, exclude={_text(self.exclude)} leave no trainable parameter"
@@ -111,7 +112,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
             else:
                 self._theta_o, record = self._taker.take(engine, model, shards)
                 if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
-                    self._taker.save(engine, shards, self._theta_o, record)
+                    self._taker.save(engine, self._theta_o, record)
         except BaseException:
             self._taker.release()
             raise

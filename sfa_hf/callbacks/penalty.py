@@ -13,7 +13,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.config.declared import checked
-from sfa_hf.config.options import AnchorDevice, AnchorDtype, Flag, Pattern, Place, Strength
+from sfa_hf.config.options import AnchorDevice, AnchorDtype, Flag, Pattern, Source, Strength
 from sfa_hf.engines import Engine, Shard
 from sfa_hf.shards.buffer import Block
 
@@ -48,7 +48,7 @@ class Piece(NamedTuple):
 
     def _difference(self, dtype: torch.dtype) -> Tensor:
         theta = self.block.theta
-        return theta.to(torch.promote_types(theta.dtype, dtype)) - self.block.theta_o
+        return theta.to(torch.promote_types(theta.dtype, dtype)) - self.block.values
 
 
 class PenaltyCallback(AnchoredCallback, ABC):
@@ -153,7 +153,7 @@ class L2Callback(PenaltyCallback):
         self,
         lambda_: Strength = 0.1,
         *,
-        anchor: Place | None = None,
+        anchor: Source | None = None,
         anchor_device: AnchorDevice = "cpu",
         anchor_dtype: AnchorDtype = "float32",
         include: Pattern | None = None,

@@ -8,10 +8,11 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.anchor.merge import merge
+from sfa_hf.anchor.weighting import Weights
 from sfa_hf.callbacks import schedule
 from sfa_hf.config.declared import checked
-from sfa_hf.config.options import AnchorDevice, AnchorDtype, Beta, Flag, P, Pattern, Place
-from sfa_hf.rules import TRAINING_RULES
+from sfa_hf.config.options import AnchorDevice, AnchorDtype, Beta, Flag, P, Pattern, Source
+from sfa_hf.rules import Average
 
 
 class PullCallback(AnchoredCallback):
@@ -29,7 +30,7 @@ class PullCallback(AnchoredCallback):
 
     Args:
         beta: \beta in [0, 1].
-        p: fraction of the training after which the pulls add up to one average, in (0, 1].
+        p: p in (0, 1], the fraction of the training after which the pulls add up to one average.
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
             with safetensors.
         anchor_device: where \theta_o is kept: "cpu", "disk" or "device". It is read in every step: "device"
@@ -51,7 +52,7 @@ class PullCallback(AnchoredCallback):
         beta: Beta = 0.5,
         p: P = 0.25,
         *,
-        anchor: Place | None = None,
+        anchor: Source | None = None,
         anchor_device: AnchorDevice = "cpu",
         anchor_dtype: AnchorDtype = "float32",
         include: Pattern | None = None,
@@ -75,8 +76,8 @@ class PullCallback(AnchoredCallback):
             self._engine,
             self._shards(),
             self._theta_o,
-            rule=TRAINING_RULES["average"],
-            beta=self._beta_s,
+            rule=Average(),
+            weights=Weights(self._beta_s),
             seed=(args.seed, state.global_step),
         )
         if control.should_log or state.global_step >= state.max_steps:

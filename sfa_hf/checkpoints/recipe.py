@@ -15,7 +15,7 @@ from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError, nearest, under
-from sfa_hf.rules import CHECKPOINT_RULES, MergeRule
+from sfa_hf.rules import MergeRule, known_rules
 
 
 class ModelEntry(BaseModel):
@@ -146,16 +146,16 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
 def _rule(values: Mapping[str, Any], key: str, models: int) -> MergeRule:
     name = values.get("name")
     if name is None:
-        raise ConfigError(f"{key}.name", "is missing", f"one of {', '.join(sorted(CHECKPOINT_RULES))}")
-    if name not in CHECKPOINT_RULES:
-        hint = nearest(str(name), CHECKPOINT_RULES)
+        raise ConfigError(f"{key}.name", "is missing", f"one of {', '.join(sorted(known_rules()))}")
+    if name not in known_rules():
+        hint = nearest(str(name), known_rules())
         raise ConfigError(f"{key}.name", f"there is no rule {name!r}", hint)
     return _with_options(name, {k: v for k, v in values.items() if k != "name"}, key, models)
 
 
 def _with_options(name: str, options: Mapping[str, Any], key: str, models: int) -> MergeRule:
     _refuse_others_options(name, options, key)
-    kind = CHECKPOINT_RULES[name]
+    kind = known_rules()[name]
     try:
         rule = kind.model_validate(options)
     except ValidationError as error:
@@ -168,14 +168,14 @@ def _with_options(name: str, options: Mapping[str, Any], key: str, models: int) 
 def _refuse_others_options(name: str, options: Mapping[str, Any], key: str) -> None:
     own = _options(name)
     for option in options:
-        owners = [other for other in CHECKPOINT_RULES if option in _options(other)]
+        owners = [other for other in known_rules() if option in _options(other)]
         if option not in own and owners:
             right = f"one of {', '.join(owners)}; options of {name}: {', '.join(own)}"
             raise ConfigError(f"{key}.{option}", f"is not an option of {name}", right)
 
 
 def _options(name: str) -> list[str]:
-    return [field.alias or key for key, field in CHECKPOINT_RULES[name].model_fields.items()]
+    return [field.alias or key for key, field in known_rules()[name].model_fields.items()]
 
 
 def _check_inputs(rule: MergeRule, sections: Sections, models: tuple[ModelEntry, ...]) -> None:

@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import docstring_parser
@@ -40,17 +41,19 @@ class Option:
         annotation: its type, with what checks it.
         default: :data:`REQUIRED` where it has none.
         text: its entry in the docstring, as it is written there (\beta); "" where there is none.
+        alias: how a config spells it, where a model says so.
     """
 
     name: str
     annotation: Any
     default: Any
     text: str
+    alias: str | None = None
 
     @property
     def key(self) -> str:
         """How a config spells it: ``lambda``."""
-        return key_of(self.name)
+        return self.alias or key_of(self.name)
 
     @property
     def check(self) -> Check | Choice | None:
@@ -58,17 +61,21 @@ class Option:
         return next((each for each in _metadata(self.annotation) if isinstance(each, Check | Choice)), None)
 
     @property
+    def types(self) -> list[Any]:
+        """The alternatives of its type but None, without what checks them."""
+        return [each for each in _members(self.annotation) if each is not types.NoneType]
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The words it may be; () where there is no such list."""
         if isinstance(self.check, Choice):
             return self.check.words
-        literals = (each for each in _members(self.annotation) if typing.get_origin(each) is typing.Literal)
-        return tuple(str(word) for each in literals for word in typing.get_args(each))
+        return tuple(word for each in self.types for word in _words(each))
 
     @property
     def type(self) -> str:
         """In words: "number", "text or list of text"."""
-        names = [_type_name(each) for each in _members(self.annotation)]
+        names = [_type_name(each) for each in self.types]
         return " or ".join(dict.fromkeys(names)) or "null"
 
     @property
@@ -132,7 +139,7 @@ def _entity(name: str, otherwise: str) -> str:
 
 
 def _checked(option: Option, value: Any) -> Any:
-    if value is None and types.NoneType in _all_members(option.annotation):
+    if value is None and types.NoneType in _members(option.annotation):
         return None
     assert option.check is not None
     with under(option.key):
@@ -158,7 +165,7 @@ def _fields_of_model(model: type[BaseModel]) -> Iterator[Option]:
     for name, field in model.model_fields.items():
         annotation = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
         default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
-        yield Option(name, annotation, default, field.description or entries.get(name, ""))
+        yield Option(name, annotation, default, field.description or entries.get(name, ""), field.alias)
 
 
 def _fields_of_dataclass(declaration: Any) -> Iterator[Option]:
@@ -188,20 +195,24 @@ def _metadata(annotation: Any) -> Iterator[Any]:
             yield from _metadata(member)
 
 
-def _all_members(annotation: Any) -> Iterator[Any]:
+def _members(annotation: Any) -> Iterator[Any]:
     """The alternatives of a union, without ``Annotated`` wrappers."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        yield from _all_members(args[0])
+        yield from _members(args[0])
     elif origin in (typing.Union, types.UnionType):
         for member in args:
-            yield from _all_members(member)
+            yield from _members(member)
     else:
         yield annotation
 
 
-def _members(annotation: Any) -> list[Any]:
-    return [each for each in _all_members(annotation) if each is not types.NoneType]
+def _words(annotation: Any) -> Iterator[str]:
+    """The words of a Literal or an Enum."""
+    if typing.get_origin(annotation) is typing.Literal:
+        yield from map(str, typing.get_args(annotation))
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        yield from (str(each.value) for each in annotation)
 
 
 _NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text", Any: "any value"}
@@ -209,7 +220,7 @@ _NAMES = {bool: "true or false", int: "whole number", float: "number", str: "tex
 
 def _type_name(annotation: Any) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Literal:
+    if any(_words(annotation)):
         return "word"
     if origin is None:
         return _NAMES.get(annotation, "mapping" if _is_mapping(annotation) else "text")

@@ -14,7 +14,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from sfa_hf.errors import ConfigError, nearest
-from sfa_hf.shards.store import STORES
+from sfa_hf.shards.store import known_stores
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,9 @@ _RATE = number(lambda r: 0 < r <= _LARGEST, "is not a learning rate", "a finite 
 _INDEX = whole(lambda _: True, "is not a position", "a whole number; -1 is the last")
 _SEED = whole(lambda s: 0 <= s <= _LAST_SEED, "is not a seed", f"a whole number from 0 to {_LAST_SEED}")
 _FLAG = Check(lambda value: isinstance(value, bool), "is neither true nor false", "true or false")
-_PLACE = Check(lambda value: isinstance(value, str | PathLike), "is not a place", "a folder or a Hub id")
+_SOURCE = Check(
+    lambda value: isinstance(value, str | PathLike), "is neither a path nor a name", "a folder or a Hub id"
+)
 EXPRESSION = Expression()
 
 Beta = Annotated[float, _BETA]
@@ -141,6 +143,6 @@ Index = Annotated[int, _INDEX]
 Seed = Annotated[int, _SEED]
 Flag = Annotated[bool, _FLAG]
 Pattern = Annotated[str, EXPRESSION]
-Place = Annotated[str | PathLike[str], _PLACE]
-AnchorDevice = Annotated[str, Choice(STORES)]
+Source = Annotated[str | PathLike[str], _SOURCE]
+AnchorDevice = Annotated[str, Choice(known_stores)]
 AnchorDtype = Annotated[str, Choice(("float32", "bfloat16"))]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from pydantic import ValidationError
 from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.errors import ConfigError, nearest, under
 from sfa_hf.methods.base import Method, Preparation, Stage
+from sfa_hf.registry import classes, plugins
 
 __all__ = ["DEFAULT_METHOD", "Method", "Preparation", "Stage", "known_methods", "make_method"]
 
@@ -26,10 +25,7 @@ _SECOND = Stage(index=1, tasks=(), base="base", folder=Path("1"), past=(_FIRST,)
 @cache
 def known_methods() -> dict[str, type[Method]]:
     """Every method of this folder by the name that selects it in a config."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    named = [cls for cls in _below(Method) if not cls.model_fields["name"].is_required()]
-    return {cls.model_fields["name"].default: cls for cls in named}
+    return plugins(__name__, classes(Method, _name))
 
 
 def make_method(options: Mapping[str, Any], key: str = "method") -> Method:
@@ -56,10 +52,10 @@ def make_method(options: Mapping[str, Any], key: str = "method") -> Method:
     return method
 
 
-def _below(cls: type[Method]) -> Iterator[type[Method]]:
-    for subclass in cls.__subclasses__():
-        yield subclass
-        yield from _below(subclass)
+def _name(method: type[Method]) -> str | None:
+    """The default of the field ``name``; without one it is what several methods derive from."""
+    field = method.model_fields["name"]
+    return None if field.is_required() else field.default
 
 
 def _refuse_others_options(name: str, options: Mapping[str, Any]) -> None:

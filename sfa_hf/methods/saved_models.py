@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from sfa_hf.config.declared import key_of
 from sfa_hf.methods.base import Method, Stage
-from sfa_hf.rules import CHECKPOINT_RULES
+from sfa_hf.rules import known_rules
 
 
 class MergesSaved(Method):
@@ -16,7 +16,7 @@ class MergesSaved(Method):
 
     def recipe(self, stage: Stage, models: list[str], base: str) -> dict[str, Any]:
         """The merge of ``models`` over ``base``; names, dtypes and tokenizer are those of this stage's."""
-        options = {key_of(name): value for name, value in self.taken(CHECKPOINT_RULES[self.RULE]).items()}
+        options = {key_of(name): value for name, value in self.taken(known_rules()[self.RULE]).items()}
         return {
             "models": models,
             "base": base,

@@ -10,6 +10,7 @@ from sfa_hf.callbacks.sfa import SFACallback
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods.base import FromSecondTask, Stage
 from sfa_hf.methods.taken import From
+from sfa_hf.rules import training_rules
 
 
 class SFA(FromSecondTask, takes=From(SFACallback, without=("power", "shuffle_moments"))):
@@ -22,8 +23,8 @@ class SFA(FromSecondTask, takes=From(SFACallback, without=("power", "shuffle_mom
 
     def check(self) -> None:
         rule = self.taken(SFACallback)["rule"]
-        if rule == "fisher":
-            problem = "'fisher' weighs by the second moments of the tasks before, which sfa does not keep"
+        if training_rules()[rule].needs_importances:
+            problem = f"{rule!r} weighs by the second moments of the tasks before, which sfa does not keep"
             raise ConfigError("rule", problem, "method.name=sfa_fisher")
 
     def callbacks(self, stage: Stage) -> list[TrainerCallback]:

@@ -43,8 +43,7 @@ _EVERY = number(
     "is not a number of steps",
     "a whole number from 1 on, or a fraction of the training below 1",
 )
-# Values that TrainingArguments takes, and that then fail in training or silently mean something else.
-_RANGES: dict[str, Check | Choice] = {
+RANGES: dict[str, Check | Choice] = {
     "per_device_train_batch_size": _AT_LEAST_ONE,
     "per_device_eval_batch_size": _AT_LEAST_ONE,
     "gradient_accumulation_steps": _AT_LEAST_ONE,
@@ -64,6 +63,7 @@ _RANGES: dict[str, Check | Choice] = {
     "neftune_noise_alpha": number(lambda a: a > 0, "is not a strength of noise", "a number above 0"),
     "save_strategy": Choice(("epoch", "no", "steps")),  # nothing is evaluated in training, so nothing is best
 }
+"""Checks of values that TrainingArguments takes, and that would fail in training or mean something else."""
 
 CHECKPOINTS_KEPT = 2
 """Unless ``training.save_total_limit`` says otherwise: should one decay, there is the one before it."""
@@ -126,9 +126,9 @@ def _checked(name: str, value: Any, key: str) -> Any:
         raise ConfigError(key, f"got {value!r}", "true or false" if isinstance(found, bool) else "a number")
     if isinstance(found, float) and not math.isfinite(found):
         raise ConfigError(key, f"is {found}", "a finite number")
-    if name in _RANGES and found is not None:
+    if name in RANGES and found is not None:
         with under(key):
-            _RANGES[name](found)
+            RANGES[name](found)
     return found
 
 

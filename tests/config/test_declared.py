@@ -16,7 +16,7 @@ from sfa_hf.correction import correct
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods import Method, known_methods, make_method
 from sfa_hf.methods.taken import GIVEN, From
-from sfa_hf.rules import CHECKPOINT_RULES
+from sfa_hf.rules import known_rules
 
 CALLBACKS = (EMACallback, EWCCallback, L2Callback, PullCallback, SFACallback)
 METHODS = sorted(known_methods())
@@ -187,7 +187,7 @@ def test_what_the_sequence_gives_is_no_option_of_a_method() -> None:
 
 @pytest.mark.parametrize(
     "declaration",
-    [*known_methods().values(), *CHECKPOINT_RULES.values(), *CALLBACKS, correct],
+    [*known_methods().values(), *known_rules().values(), *CALLBACKS, correct],
     ids=lambda each: each.__name__,
 )
 def test_help_has_no_latex_left(declaration: Any) -> None:
