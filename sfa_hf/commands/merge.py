@@ -20,15 +20,15 @@ from sfa_hf.checkpoints.recipe import Sections
 from sfa_hf.commands.listing import Key, Section, first_line, keys_of
 from sfa_hf.config.overrides import merged
 from sfa_hf.config.paths import check_writable, expanded
-from sfa_hf.rules import CHECKPOINT_RULES
+from sfa_hf.rules import known_rules
 
 
 def sections() -> list[Section]:
     """What a recipe may say."""
-    names = tuple(CHECKPOINT_RULES)
+    names = tuple(known_rules())
     rule = Key("rule.name", ", ".join(names), None, "how the models become one.", names)
     sections = [Section("the recipe", (*keys_of(Sections, leave_out=("rule",)), rule))]
-    for name, kind in CHECKPOINT_RULES.items():
+    for name, kind in known_rules().items():
         sections.append(Section(f"rule.name={name}", keys_of(kind, "rule"), first_line(kind)))
     return sections
 

@@ -103,7 +103,7 @@ def _wanted(name: str) -> set[str]:
 
     from sfa_hf.evaluation import EvaluationOptions
     from sfa_hf.methods import known_methods
-    from sfa_hf.rules import CHECKPOINT_RULES
+    from sfa_hf.rules import known_rules
     from sfa_hf.sequence.training import OWNED
     from sfa_hf.tasks import DataOptions
 
@@ -114,7 +114,7 @@ def _wanted(name: str) -> set[str]:
     methods = [(key, field) for each in known_methods().values() for key, field in each.model_fields.items()]
     run = scoring | training | {f"method.{field.alias or key}" for key, field in methods}
     run |= {"model.name_or_path", "model.dtype", "sequence", "seed", "output_dir"}
-    rules = [(key, field) for each in CHECKPOINT_RULES.values() for key, field in each.model_fields.items()]
+    rules = [(key, field) for each in known_rules().values() for key, field in each.model_fields.items()]
     return {
         "train": run | {"overwrite"},
         "compare": run | {"methods", "seeds", "reference", "config"},
