@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from sfa_hf.config.options import Check, Choice, number, whole
+from sfa_hf.config.paths import expanded
 from sfa_hf.config.yaml_files import yaml_value
 from sfa_hf.errors import ConfigError, nearest, under
 
@@ -36,6 +37,8 @@ OWNED = {
     "push_to_hub": "nothing: a run stays in its folder",
 }
 
+_PATHS = ("accelerator_config", "deepspeed", "fsdp_config")
+"""Fields that are the path of a JSON file, where they are text."""
 _SEE_ALL = "sfa-hf train --help"
 _AT_LEAST_ONE = whole(lambda n: n >= 1, "is too few", "a whole number from 1 on")
 _EVERY = number(
@@ -118,6 +121,8 @@ def _checked(name: str, value: Any, key: str) -> Any:
         raise ConfigError(key, "is not set here", f"it is set by {OWNED[name]}")
     if name not in _field_types():
         raise ConfigError(key, "is not a field of TrainingArguments", nearest(name, _field_types(), _SEE_ALL))
+    if name in _PATHS and isinstance(value, str):
+        return expanded(value, key)
     try:
         found = _adapter(name).validate_python(value)
     except ValidationError as error:
