@@ -58,11 +58,7 @@ def open_model(source: str, key: str, stack: ExitStack, fisher: str | None = Non
     folder = located(source, key)
     config = _config(folder, key)
     tensors = _tensors(_weight_files(folder, key), key, stack)
-    importances = (
-        None
-        if fisher is None
-        else _importances(Path(expanded(fisher, f"{key}.fisher")), f"{key}.fisher", stack)
-    )
+    importances = None if fisher is None else _importances(fisher, f"{key}.fisher", stack)
     return SavedModel(key, source, folder, config, tensors, importances)
 
 

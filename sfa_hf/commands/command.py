@@ -92,17 +92,18 @@ class Command(click.Command):
         words = list(ctx.params["words"])
         for index, place in enumerate(self.entry.places):
             if len(words) <= index or "=" in words[index]:
-                raise ConfigError(place.name, "is missing", f"{ctx.command_path} {self.entry.usage}")
+                raise ConfigError(place.name, "is missing", self._usage(ctx))
         count = len(self.entry.places)
         if words[count:] and not self.entry.keys:
-            raise ConfigError(
-                words[count], "is one argument too many", f"{ctx.command_path} {self.entry.usage}"
-            )
+            raise ConfigError(words[count], "is one argument too many", self._usage(ctx))
         overrides = parse_overrides(words[count:])
         from sfa_hf.distributed import clean_end  # noqa: PLC0415 - imports torch, which --help does without
 
         with clean_end():
             self.file.run(*words[:count], *([overrides] if self.entry.keys else []))
+
+    def _usage(self, ctx: click.Context) -> str:
+        return f"{ctx.command_path} {self.entry.usage}".strip()
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The usage line."""
