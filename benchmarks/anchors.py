@@ -1,11 +1,12 @@
-"""What an anchor costs where it is kept: memory, time to take it, time of a merge with it.
+"""The cost of an anchor in each place: memory, time to take it, time of a merge with it.
 
     python benchmarks/anchors.py [--million 500] [--repeats 3]
 
-Prints, for an anchor read from a saved fp32 model and kept in host memory, on disk (a mapped file) or on the
-device, as fp32 or bf16: memory of the process that it adds (its own, and pages of mapped files, which the
-system takes back when it needs them), device memory, the seconds to take and check it, and those of a merge
-(median). Then the same file read by four ranks, each the quarter that it owns: what each read from the disk.
+The anchor is read from a saved fp32 model and kept in host memory, on disk (a mapped file) or on the device,
+as fp32 or bf16. Prints for each: the memory that it adds to the process (its own, and pages of mapped files,
+which the system takes back when it needs them), device memory, the seconds to take and check it, and the
+seconds of a merge (median). Then four ranks read the same file, each the quarter that it owns; prints what
+each read from disk.
 """
 
 from __future__ import annotations

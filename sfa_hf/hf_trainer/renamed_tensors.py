@@ -1,4 +1,4 @@
-"""What the Trainer leaves undone when it loads a checkpoint, to resume from or as the best one."""
+"""Loads the tensors that the Trainer leaves out when it loads a checkpoint, to resume or as the best one."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def complete_resume(engine: Engine, model: object, args: TrainingArguments, stat
 
 
 def complete_best(engine: Engine, model: object, args: TrainingArguments, state: TrainerState) -> None:
-    """:func:`load_what_was_left` where a training has ended with ``load_best_model_at_end``."""
+    """After ``load_best_model_at_end``: :func:`load_what_was_left` from the best checkpoint."""
     if args.load_best_model_at_end and state.best_model_checkpoint:
         load_what_was_left(engine, model, Path(state.best_model_checkpoint))
 
 
 @torch.no_grad()
 def load_what_was_left(engine: Engine, model: object, checkpoint: Path) -> list[str]:
-    """Load the tensors that have another name in a checkpoint's files than in the model's memory.
+    """Load the tensors that have one name in the files of a checkpoint and another in memory.
 
-    The Trainer (transformers 5.23) matches them by the names in the file, and goes on with the model's
-    initial values where those differ, with a warning: GPT-NeoX's output head is ``embed_out`` there and
-    ``lm_head`` here. ``from_pretrained`` knows both names, and so does the anchor's reader.
+    The Trainer (transformers 5.23) matches tensors by the names in the file. Where they differ it keeps the
+    initial values of the model, with a warning. An example is the output head of GPT-NeoX: ``embed_out`` in
+    the file, ``lm_head`` in memory. ``from_pretrained`` knows both names, and so does :class:`AnchorFiles`.
 
     Args:
-        engine: its shards are the weights in training. Where they are partitioned, the engine's own
-            checkpoint was loaded, by the names in memory: nothing is left.
-        model: in training.
+        engine: engine of the model; its shards are the weights in training. With partitioned weights nothing
+            is left out, because the engine loaded its own checkpoint, by the names in memory.
+        model: the model in training.
         checkpoint: the folder that the Trainer loaded.
 
     Returns:
-        The names of the parameters that were loaded.
+        Names of the parameters that were loaded.
     """
     if engine.name not in {"plain", "ddp"} or not isinstance(model, PreTrainedModel):
         return []
@@ -51,13 +51,13 @@ def load_what_was_left(engine: Engine, model: object, checkpoint: Path) -> list[
         shards = engine.shards()
         files.check(shards)
         left = [shard for shard in shards if files.renames(shard.name)]
-    except ConfigError:  # no model's files there: an adapter's, or a folder of another Trainer
+    except ConfigError:  # no files of a model: those of an adapter or of another Trainer
         return []
     for shard in left:
         shard.data.copy_(files.read(shard))
     if left:
         _logger.warning(
-            "the Trainer loaded a checkpoint without %s, which has another name in its files: loaded now",
+            "the Trainer did not load %s, which has another name in the files of the checkpoint: loaded now",
             ", ".join(shard.name for shard in left),
         )
         engine.publish()

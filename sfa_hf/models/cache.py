@@ -1,4 +1,4 @@
-"""Folders named by the hash of what made them; found whole or built again."""
+"""Folders named by the hash of what built them; an incomplete one is built again."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
 def folder(recipe: Mapping[str, Any], build: Callable[[Path], None], cache_dir: Path | None = None) -> Path:
-    """The folder that ``build`` fills for ``recipe``.
+    """Return the folder that ``build`` fills for ``recipe``.
 
-    It appears under its name by one rename, when it is whole. A folder that lacks files or whose files differ
-    from the manifest (a copy cut short, a full disk) is built again. Processes that ask at once wait for one.
+    The folder appears by one rename, when it is complete. A folder that lacks files, or whose files differ
+    from the manifest (an interrupted copy, a full disk), is built again. If several processes ask at the same
+    time, one builds and the others wait.
 
     Args:
-        recipe: JSON values; part of the name's hash, with this package's code and the libraries' versions.
+        recipe: JSON values; hashed into the name, with the code of this package and the versions of
+            libraries.
         build: fills an empty folder.
         cache_dir: parent folder; None is :func:`sfa_hf.config.paths.cache_folder`.
     """

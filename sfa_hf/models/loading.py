@@ -1,4 +1,4 @@
-"""From a name to a model and its tokenizer, or one line about why not."""
+"""Load a model and its tokenizer by name; one error line if that fails."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
 def resolve_model(name_or_path: str, cache_dir: Path | None = None, recipe: Recipe | None = None) -> str:
-    """Where the model lies: a folder, or a Hub id as it was given.
+    """Return where the model is: a folder, or the Hub id as given.
 
-    A built-in model is built the first time (about a minute) and found in the cache afterwards;
-    several processes may ask at once, one builds. Call it before any process group or DeepSpeed set-up, which
-    a model under construction must not see.
+    A built-in model is built on first use (about a minute) and cached. Several processes may ask at the same
+    time; one builds. Call it before a process group or DeepSpeed is set up, because both would change how the
+    model is built.
 
     Args:
-        name_or_path: Hub id, folder, or one of :data:`BUILTINS`.
-        cache_dir: where built-in models are kept; None is ``$SFA_HF_CACHE``, else ``sfa_hf`` under
+        name_or_path: a Hub id, a folder, or one of :data:`BUILTINS`.
+        cache_dir: cache of built-in models; None for ``$SFA_HF_CACHE``, or else ``sfa_hf`` under
             ``$XDG_CACHE_HOME`` or ``~/.cache``.
-        recipe: how a built-in model is built, instead of its own recipe.
+        recipe: recipe to use for a built-in model instead of its own.
 
     Raises:
-        ConfigError: no such built-in model, no such folder, or a folder without a config or weights.
+        ConfigError: there is no such built-in model or folder, or the folder has no config or weights.
     """
     if name_or_path.startswith("builtin:"):
         if name_or_path not in BUILTINS:
@@ -64,17 +64,20 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer.
 
-    Weights are read from safetensors alone: nothing is unpickled. A tokenizer without a pad token pads with
-    its EOS token, or its unknown token; labels are masked by length and not by that id (see
-    :class:`sfa_hf.tasks.RightPad`), so a true EOS still counts in the loss.
+    Weights are read only from safetensors; nothing is unpickled. A tokenizer without a pad token pads with
+    its EOS token, or else its unknown token. Labels are masked by length and not by that id (see
+    :class:`sfa_hf.tasks.RightPad`), so a real EOS still counts in the loss.
 
     Args:
-        name_or_path: as for :func:`resolve_model`.
-        dtype: name of the weights' dtype, e.g. "float32", "bfloat16".
-        kwargs: further arguments of ``AutoModelForCausalLM.from_pretrained``.
+        name_or_path: a Hub id, a folder, or one of :data:`BUILTINS`.
+        dtype: dtype of the weights, e.g. "float32" or "bfloat16".
+        kwargs: other arguments of ``AutoModelForCausalLM.from_pretrained``.
+
+    Returns:
+        The model and its tokenizer.
 
     Raises:
-        ConfigError: it cannot be had, or is not a causal language model with a tokenizer.
+        ConfigError: it cannot be loaded, or is not a causal language model with a tokenizer.
     """
     where = resolve_model(name_or_path)
     with _loading(where):
@@ -112,7 +115,7 @@ def _check_folder(folder: Path) -> None:
     right = "a folder that save_pretrained wrote, with its weights in safetensors"
     if not (folder / "config.json").is_file():
         raise ConfigError(KEY, f"{folder} has no config.json", right)
-    if not list(folder.glob("tokenizer*")):  # transformers would make up an empty one
+    if not list(folder.glob("tokenizer*")):  # transformers would create an empty one
         raise ConfigError(KEY, f"{folder} has no tokenizer", right)
     if not list(folder.glob("*.safetensors")):
         pickled = " (a pickled .bin file is not read)" if list(folder.glob("*.bin")) else ""
