@@ -25,7 +25,7 @@ $(STAMP): setup.cfg pyproject.toml
 setup: $(STAMP)  ## virtual environment with everything the targets below need
 
 demo: $(STAMP)  ## Math -> Law -> Code on a tiny model, plain and with SFA, side by side
-	$(BIN)/python scripts/demo.py
+	$(BIN)/sfa-hf demo
 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest -m "not slow"
@@ -46,7 +46,7 @@ faults: $(STAMP)  ## kill runs on every engine, fill disks, damage files: minute
 	$(BIN)/python -m pytest -m "slow or not slow" -s tests/faults
 
 study: $(STAMP)  ## every method on the demo's tasks, 3 seeds, tables and plots: an hour
-	$(BIN)/python scripts/compare_methods.py configs/comparisons/demo.yaml
+	$(BIN)/sfa-hf compare demo
 
 bench: $(STAMP)  ## what a merge costs on each engine, next to the recipes in use today
 	$(BIN)/python benchmarks/merge_engines.py

@@ -88,7 +88,7 @@ class Method(BaseModel, ABC):
     ConfigError that it raises names an option as ``beta``, not ``method.beta``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     KEEPS: ClassVar[tuple[str, ...]] = ()
     """Names of what a stage's training leaves in its folder beside the model, for the stages after it."""

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from sfa_hf.config.paths import expanded
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.files.hub import from_hub
 from sfa_hf.models.builtin import BUILTINS, Recipe, built
@@ -48,7 +49,7 @@ def resolve_model(name_or_path: str, cache_dir: Path | None = None, recipe: Reci
                 KEY, f"there is no built-in model '{name_or_path}'", nearest(name_or_path, BUILTINS)
             )
         return str(built(recipe or BUILTINS[name_or_path], cache_dir))
-    folder = Path(name_or_path).expanduser()
+    folder = Path(expanded(name_or_path, KEY))
     if folder.is_dir():
         _check_folder(folder)
         return str(folder)

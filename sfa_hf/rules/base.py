@@ -77,7 +77,7 @@ class MergeRule(BaseModel, ABC):
         exactly: how many models it takes, without the base; None is any number from one on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     name: ClassVar[str]
     needs_base: ClassVar[bool] = False

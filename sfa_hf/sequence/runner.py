@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from transformers import TrainingArguments
 
+from sfa_hf.config.paths import check_writable
 from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.engines.deepspeed.build_locks import warn_of_build_locks
 from sfa_hf.engines.deepspeed.zero_init import saved_bytes
@@ -70,6 +71,7 @@ def joined_processes() -> PartialState:
 
 class _Run:
     def __init__(self, config: RunConfig) -> None:
+        check_writable("output_dir", config.output_dir)
         for task in config.tasks:
             task.check(config.evaluation.few_shot)
         check_tasks(config.tasks, config.evaluation)

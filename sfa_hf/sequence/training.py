@@ -16,6 +16,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from sfa_hf.config.options import Check, Choice, number, whole
+from sfa_hf.config.paths import expanded
+from sfa_hf.config.yaml_files import yaml_value
 from sfa_hf.errors import ConfigError, nearest, under
 
 # Fields that the runner answers for, and the config key that sets each.
@@ -35,6 +37,8 @@ OWNED = {
     "push_to_hub": "nothing: a run stays in its folder",
 }
 
+_PATHS = ("accelerator_config", "deepspeed", "fsdp_config")
+"""Fields that are the path of a JSON file, where they are text."""
 _SEE_ALL = "sfa-hf train --help"
 _AT_LEAST_ONE = whole(lambda n: n >= 1, "is too few", "a whole number from 1 on")
 _EVERY = number(
@@ -80,7 +84,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def checked_training(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
-    """Check names, and coerce values (YAML reads ``1e-5`` as text) to the types of TrainingArguments.
+    """Check names, and coerce values to the types of TrainingArguments.
 
     Args:
         values: fields of :class:`transformers.TrainingArguments`.
@@ -117,16 +121,26 @@ def _checked(name: str, value: Any, key: str) -> Any:
         raise ConfigError(key, "is not set here", f"it is set by {OWNED[name]}")
     if name not in _field_types():
         raise ConfigError(key, "is not a field of TrainingArguments", nearest(name, _field_types(), _SEE_ALL))
+    if name in _PATHS and isinstance(value, str):
+        return expanded(value, key)
     try:
         found = _adapter(name).validate_python(value)
     except ValidationError as error:
         raise ConfigError(key, f"got {value!r}", error.errors()[0]["msg"]) from error
+    if isinstance(found, int | float) and _is_other(value, isinstance(found, bool), key):
+        raise ConfigError(key, f"got {value!r}", "true or false" if isinstance(found, bool) else "a number")
     if isinstance(found, float) and not math.isfinite(found):
         raise ConfigError(key, f"is {found}", "a finite number")
     if name in RANGES and found is not None:
         with under(key):
             RANGES[name](found)
     return found
+
+
+def _is_other(value: Any, boolean: bool, key: str) -> bool:
+    """Whether a value, or text as the reader of configs reads it, is no number, or no boolean."""
+    read = yaml_value(key, value) if isinstance(value, str) else value
+    return isinstance(read, str) or (isinstance(read, bool) and not boolean)
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sfa_hf.config.paths import UserPath
 from sfa_hf.errors import nearest
 from sfa_hf.tasks.code import CodeScoring
 from sfa_hf.tasks.few_shot import FewShot
@@ -17,7 +18,7 @@ Scalar = str | int | float | bool | None
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class DataSource(_Strict):
@@ -42,7 +43,7 @@ class DataSource(_Strict):
         choices: likewise.
     """
 
-    path: str = Field(min_length=1)
+    path: UserPath = Field(min_length=1)
     name: str | None = None
     split: str | None = None
     revision: str | None = None
