@@ -17,7 +17,7 @@ from sfa_hf.anchor.merge import Merged, merge
 from sfa_hf.anchor.taker import recorded_attribute
 from sfa_hf.callbacks import schedule
 from sfa_hf.config import checks as options
-from sfa_hf.engines.optimizers import keeps_moments, second_moment_decay
+from sfa_hf.engines.optimizers import moment_keys, second_moment_decay
 from sfa_hf.errors import ConfigError
 from sfa_hf.moments.past import CONSTANT
 from sfa_hf.moments.weighting import FisherOptions, FisherTraining, refuse_second_saver
@@ -25,11 +25,9 @@ from sfa_hf.rules import TRAINING_RULES
 
 _logger = logging.getLogger(__name__)
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 DEFAULT_P = 0.25
 DEFAULT_POWER = 0.5
 ANCHOR_WEIGHT = "sfa/anchor_weight"
-_NO_MOMENTS = "this optimizer does not keep Adam's moments (exp_avg, exp_avg_sq); supported: 'keep', or AdamW"
 
 
 class SFACallback(AnchoredCallback):
@@ -130,8 +128,12 @@ class SFACallback(AnchoredCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.optimizer_state != "keep" and not keeps_moments(kwargs["optimizer"]):
-            raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
+        self._moments: tuple[str, ...] = ()
+        if self.optimizer_state != "keep":
+            try:
+                self._moments = moment_keys(kwargs["optimizer"])
+            except NotImplementedError as error:
+                raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {error}") from error
         if self.rule == "fisher":
             second_moment_decay(kwargs["optimizer"])  # refuses before anything is read
             refuse_second_saver(state, allowed=1)
@@ -241,12 +243,10 @@ class SFACallback(AnchoredCallback):
         factor = {"keep": 1.0, "reset": 0.0, "scale": 1 - self.beta}[self.optimizer_state]
         if factor == 1 or not shards:
             return
-        kept = [self._engine.optimizer_state(key, shard) for shard in shards for key in _MOMENTS]
-        moments = [moment for moment in kept if moment is not None]
-        if not moments:
-            raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
-        for moment in moments:
-            moment.mul_(factor)
+        for shard in shards:
+            for key in self._moments:
+                if (moment := self._engine.optimizer_state(key, shard)) is not None:
+                    moment.mul_(factor)
 
 
 def _warn_of_inexact_merges(shards: Sequence[engines.Shard]) -> None:

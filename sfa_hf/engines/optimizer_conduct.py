@@ -34,8 +34,8 @@ _STEPS = 101
 """Steps before and after the edit. Lookahead synchronises every 5 to 10, rarely 100, and may take its slow
 weights at its first synchronisation."""
 _TOLD_STEPS = 3
-_RATE = 1e-4
-"""Learning rate of the twins: over all steps, far below the edit."""
+_RATE = 1e-6
+"""Learning rate of the twins: over all steps far below the edit, also where steps grow with the weights."""
 _EDIT = 0.5
 _KEPT = 0.9
 """Share of the edit that must be left; what decays or trust ratios take is below a hundredth."""
