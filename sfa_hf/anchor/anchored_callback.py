@@ -16,6 +16,7 @@ from sfa_hf import engines
 from sfa_hf.anchor.taker import ANCHOR_DTYPES, AnchorTaker, recorded_anchor
 from sfa_hf.config import checks as options
 from sfa_hf.errors import ConfigError
+from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
 
@@ -80,15 +81,31 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         self._log = TrainerLog()
         self._check_patterns(model)
         complete_resume(self._engine, model, args, state)
-        self._take_anchor(model, args, state)
+        if not self._begins_again():
+            self._take_anchor(model, args, state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         del control
         complete_best(self._engine, kwargs["model"], args, state)
-        del self._theta_o, self._engine, self._log
+        del self._theta_o, self._engine, self._log, self._train_call
         self._taker.release()
+
+    def _begins_again(self) -> bool:
+        r"""Whether this call of ``train()`` has begun before, after which the weights had moved.
+
+        ``auto_find_batch_size`` does so after an out-of-memory; \theta_o is what the call began with. What is
+        left of another call, which an exception ended, is given back.
+        """
+        call = called.train_call if (called := caller()) else None
+        left = getattr(self, "_train_call", None)
+        self._train_call = call
+        if call is not None and call is left:
+            return True
+        if hasattr(self, "_taker"):
+            self._taker.release()
+        return False
 
     def _check_patterns(self, model: nn.Module) -> None:
         names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

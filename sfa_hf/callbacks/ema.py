@@ -12,8 +12,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sfa_hf import engines
 from sfa_hf.config import checks as options
+from sfa_hf.hf_trainer.caller import caller
+from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_resume
+from sfa_hf.hf_trainer.renamed_tensors import complete_resume, resumed_checkpoint
 from sfa_hf.shards import file as shard_file
 from sfa_hf.shards.buffer import Anchor, by_device, parts
 from sfa_hf.shards.folder import ShardFolder, save_shard_folder
@@ -55,40 +57,34 @@ class EMACallback(TrainerCallback):
     ) -> None:
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
         self._log = TrainerLog()
-        self._deployed = False
+        self._end = LastInLine(self._deploy)
         read = _own_weights
         if state.global_step > 0:
-            checkpoint = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
             complete_resume(self._engine, kwargs["model"], args, state)
-            read = _saved(checkpoint).read
+            read = _saved(resumed_checkpoint(args, state)).read
         shards = self._engine.shards()
         store = choose_store(self.device, shards, Path())
         self._average = Anchor(shards, read, torch.float32, store.allocate)
         self.nbytes = self._average.nbytes
 
     @torch.no_grad()
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         for theta, average in self._places():
             average.lerp_(theta.to(average), 1 - self.decay)
-        if state.global_step >= state.max_steps:
-            self._deploy(args, state, control)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if control.should_training_stop and state.global_step > 0 and not self._deployed:
-            self._deploy(args, state, control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any) -> None:
-        folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}", FOLDER)
+        called = caller()
+        run_dir = (called and called.run_dir) or Path(str(args.output_dir))
+        folder = run_dir / f"checkpoint-{state.global_step}" / FOLDER
         shards = by_device(self._engine.shards())
         save_shard_folder(
             folder, self._engine, lambda path: shard_file.write(path, shards, self._average.values)
         )
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._end.on_train_end(args, state, control)
         del self._average, self._engine, self._log
 
     @torch.no_grad()
@@ -99,7 +95,6 @@ class EMACallback(TrainerCallback):
             squared += (theta.double() - new).square().sum().cpu()
             theta.copy_(new)
         self._engine.publish()
-        self._deployed = True
         distance = self._engine.sum_over_shards(squared).item() ** 0.5
         self._log.write({"ema/decay": self.decay, "ema/distance": distance}, args, state, control)
 

@@ -19,6 +19,7 @@ from sfa_hf.callbacks import schedule
 from sfa_hf.config import checks as options
 from sfa_hf.engines.optimizers import moment_keys, second_moment_decay
 from sfa_hf.errors import ConfigError
+from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.moments.past import CONSTANT
 from sfa_hf.moments.weighting import FisherOptions, FisherTraining, refuse_second_saver
 from sfa_hf.rules import TRAINING_RULES
@@ -141,6 +142,7 @@ class SFACallback(AnchoredCallback):
         self._merges = schedule.merges_until(state.global_step, state.max_steps, self._every)
         self._last_merge = 0
         super().on_train_begin(args, state, control, **kwargs)
+        self._end = LastInLine(self._merge_last_step)
         self._fisher = self._begin_fisher(args, state, **kwargs) if self.rule == "fisher" else None
         if state.is_world_process_zero:
             _warn_of_inexact_merges(self._shards())
@@ -159,16 +161,14 @@ class SFACallback(AnchoredCallback):
         if schedule.is_merge_step(state.global_step, state.max_steps, self._every):
             self._merge(args, state, control)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        stopped_early = control.should_training_stop and 0 < state.global_step < state.max_steps
-        if stopped_early and state.global_step != self._last_merge:
+    def _merge_last_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        if state.global_step != self._last_merge:
             self._merge(args, state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._end.on_train_end(args, state, control)
         if self._fisher is not None:
             if state.global_step > 0:
                 self._fisher.end(self._shards())

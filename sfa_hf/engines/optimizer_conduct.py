@@ -27,7 +27,7 @@ _KNOWN = (
 """Modules whose optimizers step the parameters from the parameters, when they are told to."""
 
 _ENTRIES = 8
-"""Entries per dimension of a twin's parameter: the same number of dimensions, which Muon and GaLore look at."""
+"""Entries per dimension of a twin's parameter. It has all dimensions: Muon and GaLore look at them."""
 _PER_GROUP = 3
 """Parameters per group that a twin steps; the others have no gradient."""
 _STEPS = 101
@@ -132,24 +132,22 @@ class _Twin:
     def _small_parameters(self) -> list[nn.Parameter]:
         """Fill the memo with a small twin for every parameter; return those that are stepped."""
         stepped: dict[int, nn.Parameter] = {}
-        for optimizer in self._inside:
-            for group in optimizer.param_groups:
-                taken = 0
-                for parameter in _as_list(group["params"]):
-                    if id(parameter) not in self._memo:
-                        twin = nn.Parameter(_corner(parameter), parameter.requires_grad)
-                        self._memo[id(parameter)] = twin
-                    twin = self._memo[id(parameter)]
-                    if taken < _PER_GROUP and twin.numel() and twin.requires_grad:
-                        stepped[id(twin)] = twin
-                        taken += 1
+        for group in self._all_groups():
+            taken = 0
+            for parameter in _as_list(group["params"]):
+                twin = self._memo.setdefault(
+                    id(parameter), nn.Parameter(_corner(parameter), parameter.requires_grad)
+                )
+                if taken < _PER_GROUP and twin.numel() and twin.requires_grad:
+                    stepped[id(twin)] = twin
+                    taken += 1
         return list(stepped.values())
 
     def _twin_of(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         # Optimizer.__getstate__ leaves out what a subclass keeps beside groups and state.
         for each in self._inside:
             self._memo[id(each)] = type(each).__new__(type(each))
-        shapes = {p.shape for each in self._inside for group in each.param_groups for p in _as_list(group["params"])}
+        shapes = {p.shape for group in self._all_groups() for p in _as_list(group["params"])}
         for value in _tensors_inside([vars(each) for each in self._inside]):
             if value.shape in shapes:
                 self._memo.setdefault(id(value), _corner(value))
@@ -157,8 +155,13 @@ class _Twin:
             twin = self._memo[id(each)]
             for name, value in vars(each).items():
                 if name not in _PATCHED:
-                    twin.__dict__[name] = OrderedDict() if name in _HOOKS else copy.deepcopy(value, self._memo)
+                    twin.__dict__[name] = (
+                        OrderedDict() if name in _HOOKS else copy.deepcopy(value, self._memo)
+                    )
         return self._memo[id(optimizer)]
+
+    def _all_groups(self) -> list[dict[str, Any]]:
+        return [group for each in self._inside for group in each.param_groups]
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         for each in self._inside:
@@ -186,11 +189,17 @@ def _optimizers_inside(optimizer: torch.optim.Optimizer) -> Iterator[torch.optim
     """The optimizer, and those that it keeps as attributes, in lists or in mappings."""
     yield optimizer
     for value in vars(optimizer).values():
-        held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+        held = (
+            value.values()
+            if isinstance(value, dict)
+            else value
+            if isinstance(value, (list, tuple))
+            else [value]
+        )
         for each in held:
             if isinstance(each, torch.optim.Optimizer):
                 yield from _optimizers_inside(each)
 
 
-def _as_list(parameters: Any) -> list[nn.Parameter]:
+def _as_list(parameters: Any) -> list[Any]:
     return [parameters] if isinstance(parameters, Tensor) else list(parameters)

@@ -52,7 +52,9 @@ def moment_keys(optimizer: Any) -> tuple[str, ...]:
     kind = f"{type(stepping).__module__}.{type(stepping).__qualname__}"
     if kind not in _MOMENTS:
         known = ", ".join(name.rpartition(".")[2] for name in _MOMENTS)
-        raise NotImplementedError(f"the moments of {kind} cannot be changed; supported: 'keep', or one of {known}")
+        raise NotImplementedError(
+            f"the moments of {kind} cannot be changed; supported: 'keep', or one of {known}"
+        )
     amsgrad = any(group.get("amsgrad", False) for group in stepping.param_groups)
     return tuple(key for key in _MOMENTS[kind] if amsgrad or key != "max_exp_avg_sq")
 

@@ -69,8 +69,8 @@ def refuse_hidden_steps(optimizer: Any) -> None:
     """
     if not _seen(optimizer).steps_when_told:
         raise NotImplementedError(
-            f"sfa_hf cannot edit the gradients of {_name(optimizer)}, an optimizer whose step() moves no weight "
-            "(it steps inside backward); supported: optimizers that step when they are told to"
+            f"sfa_hf cannot edit the gradients of {_name(optimizer)}, an optimizer whose step() moves no "
+            "weight (it steps inside backward); supported: optimizers that step when they are told to"
         )
 
 
@@ -78,7 +78,9 @@ def _seen(optimizer: Any) -> Conduct:
     try:
         return conduct(unwrap(optimizer))
     except CannotAskError as error:
-        raise refusal(f"{_name(optimizer)}, an optimizer whose steps could not be tried out ({error})") from error
+        raise refusal(
+            f"{_name(optimizer)}, an optimizer whose steps could not be tried out ({error})"
+        ) from error
 
 
 def _name(optimizer: Any) -> str:

@@ -10,15 +10,22 @@ from transformers import PreTrainedModel, TrainerState, TrainingArguments
 
 from sfa_hf.engines.base import Engine
 from sfa_hf.errors import ConfigError
+from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.shards.model_files import AnchorFiles
 
 _logger = logging.getLogger(__name__)
 
 
 def complete_resume(engine: Engine, model: object, args: TrainingArguments, state: TrainerState) -> None:
-    """:func:`load_what_was_left` where a training resumes: of its step's checkpoint in ``output_dir``."""
+    """:func:`load_what_was_left` where a training resumes, of the checkpoint that it was told."""
     if state.global_step > 0:
-        load_what_was_left(engine, model, Path(str(args.output_dir), f"checkpoint-{state.global_step}"))
+        load_what_was_left(engine, model, resumed_checkpoint(args, state))
+
+
+def resumed_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    """The folder that a training resumes from: what ``train()`` was told, inside a callback's event."""
+    told = called.resumes_from if (called := caller()) else None
+    return told or Path(str(args.output_dir), f"checkpoint-{state.global_step}")
 
 
 def complete_best(engine: Engine, model: object, args: TrainingArguments, state: TrainerState) -> None:

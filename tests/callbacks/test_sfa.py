@@ -201,7 +201,10 @@ def test_all_moments_that_an_optimizer_keeps_are_reset(
 def test_moments_that_are_not_there_are_refused_before_a_step(tmp_path: Path, policy: str) -> None:
     model = tiny_model()
     start = weights(model)
-    with pytest.raises(NotImplementedError, match=r"the moments of torch\.optim\.sgd\.SGD cannot be changed; supported: 'keep', or"):
+    with pytest.raises(
+        NotImplementedError,
+        match=r"moments of torch\.optim\.sgd\.SGD cannot be changed",
+    ):
         train(tmp_path, [SFACallback(optimizer_state=policy)], model=model, optim="sgd")
     assert all(weights(model)[name].equal(weight) for name, weight in start.items())
 

@@ -158,7 +158,7 @@ def test_also_one_that_has_stepped_before() -> None:
 
 @pytest.mark.parametrize("make", KEEP.values(), ids=KEEP)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_unknown_optimizer_that_keeps_edits_is_taken_and_left_as_it_was(make: Any, dtype: torch.dtype) -> None:
+def test_an_unknown_optimizer_that_keeps_edits_is_taken_as_it_is(make: Any, dtype: torch.dtype) -> None:
     model = tiny_model().to(dtype)
     optimizer = make(model.parameters(), lr=1e-2)
     before, random = weights(model), torch.random.get_rng_state()
