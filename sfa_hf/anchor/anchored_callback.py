@@ -16,6 +16,7 @@ from sfa_hf import engines
 from sfa_hf.anchor.taker import ANCHOR_DTYPES, AnchorTaker, recorded_anchor
 from sfa_hf.config import checks as options
 from sfa_hf.errors import ConfigError
+from sfa_hf.hf_trainer import begin
 from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
@@ -77,12 +78,22 @@ class AnchoredCallback(TrainerCallback, ExportableState):
     ) -> None:
         del control
         model = kwargs["model"]
+        begin.refuse_infinite_arguments(args)
         self._engine = engines.attach(model, kwargs["optimizer"])
         self._log = TrainerLog()
         self._check_patterns(model)
         complete_resume(self._engine, model, args, state)
+        begin.refuse_infinite_values(self._engine, ((s, s.data) for s in self._engine.shards()), "model")
+        self._trainable = begin.trainable(model)
+        if state.is_world_process_zero:
+            begin.warn_of_buffers(model)
         if not self._begins_again():
             self._take_anchor(model, args, state)
+
+    def on_step_begin(
+        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **kwargs: Any
+    ) -> None:
+        begin.refuse_changes(self._trainable, kwargs["model"], state.global_step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -15,6 +15,7 @@ from sfa_hf.anchor.start_weights import FOLDER, StartWeights, save_start_weights
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import link_or_copy
+from sfa_hf.hf_trainer.begin import refuse_infinite_values
 from sfa_hf.shards import file as shard_file
 from sfa_hf.shards.buffer import Anchor, by_device
 from sfa_hf.shards.fingerprint import fingerprint
@@ -134,6 +135,8 @@ class AnchorTaker:
         file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
         self._store = choose_store(self._device, shards, file)
         anchor = Anchor(shards, read, ANCHOR_DTYPES[self._dtype], self._store.allocate)
+        if self._source is not None:
+            refuse_infinite_values(engine, anchor.pieces(shards), "anchor")
         found = fingerprint(engine, anchor.pieces(shards))
         return anchor, AnchorRecord(self._source, self._revision, self._dtype, found)
 
