@@ -19,7 +19,7 @@ from sfa_hf.errors import ConfigError
 from sfa_hf.hf_trainer import begin
 from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
+from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
 
 
 class AnchoredCallback(TrainerCallback, ExportableState):
@@ -138,7 +138,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
             if state.global_step > 0:
                 recorded = recorded_anchor(saved, self._patterns())
                 self._theta_o, record = self._taker.take_again(
-                    engine, model, shards, recorded, state.global_step
+                    engine, model, shards, recorded, resumed_checkpoint(args, state)
                 )
             else:
                 self._theta_o, record = self._taker.take(engine, model, shards)

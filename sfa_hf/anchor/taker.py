@@ -81,7 +81,7 @@ class AnchorTaker:
         model: nn.Module,
         shards: Sequence[Shard],
         recorded: AnchorRecord | None,
-        step: int,
+        checkpoint: Path,
     ) -> tuple[Anchor, AnchorRecord]:
         """Take the anchor of a training that resumes.
 
@@ -90,13 +90,13 @@ class AnchorTaker:
             model: the model in training.
             shards: what is anchored.
             recorded: what the checkpoint says that the anchor was.
-            step: at which it resumes.
+            checkpoint: from which it resumes.
 
         Raises:
             ConfigError: it cannot be had, or is another one.
         """
         if self._source is None:
-            read: _Read = self._saved(recorded, step).read
+            read: _Read = self._saved(recorded, checkpoint).read
         else:
             read = self._from(model, shards)
         anchor, record = self._take(engine, shards, read)
@@ -147,14 +147,17 @@ class AnchorTaker:
         self._revision = files.revision
         return files.read
 
-    def _saved(self, recorded: AnchorRecord | None, step: int) -> StartWeights:
+    def _saved(self, recorded: AnchorRecord | None, checkpoint: Path) -> StartWeights:
         if recorded is None:
-            problem = f"training resumes at step {step}, whose weights are not theta_o"
+            problem = f"training resumes from {checkpoint}, whose weights are not theta_o"
             right = "anchor=FOLDER or Hub id of the model that this training began with"
             raise ConfigError("anchor", problem, right)
         if recorded.source is not None:
             raise ConfigError("anchor", f"None, but this training began with {recorded}", recorded.source)
-        return StartWeights(start_folder(self._output_dir, recorded.fingerprint))
+        beside = start_folder(str(checkpoint.parent), recorded.fingerprint)
+        return StartWeights(
+            beside if beside.is_dir() else start_folder(self._output_dir, recorded.fingerprint)
+        )
 
     def _refuse_another(self, record: AnchorRecord, recorded: AnchorRecord) -> None:
         if record.dtype != recorded.dtype:

@@ -15,7 +15,7 @@ from sfa_hf.config import checks as options
 from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_resume, resumed_checkpoint
+from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
 from sfa_hf.shards import file as shard_file
 from sfa_hf.shards.buffer import Anchor, by_device, parts
 from sfa_hf.shards.folder import ShardFolder, save_shard_folder
@@ -82,9 +82,10 @@ class EMACallback(TrainerCallback):
         )
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._end.on_train_end(args, state, control)
+        complete_best(self._engine, kwargs["model"], args, state)
         del self._average, self._engine, self._log
 
     @torch.no_grad()

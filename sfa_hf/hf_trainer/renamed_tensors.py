@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, TrainerState, TrainingArguments
 from sfa_hf.engines.base import Engine
 from sfa_hf.errors import ConfigError
 from sfa_hf.hf_trainer.caller import caller
+from sfa_hf.shards.converted import converts
 from sfa_hf.shards.model_files import AnchorFiles
 
 _logger = logging.getLogger(__name__)
@@ -38,9 +39,10 @@ def complete_best(engine: Engine, model: object, args: TrainingArguments, state:
 def load_what_was_left(engine: Engine, model: object, checkpoint: Path) -> list[str]:
     """Load the tensors that have another name in a checkpoint's files than in the model's memory.
 
-    The Trainer (transformers 5.23) matches them by the names in the file, and goes on with the model's
-    initial values where those differ, with a warning: GPT-NeoX's output head is ``embed_out`` there and
-    ``lm_head`` here. ``from_pretrained`` knows both names, and so does the anchor's reader.
+    The Trainer (transformers 5.23, its issue 48805) matches them by the names in the file, and goes on with
+    the model's initial values where those differ, with a warning: GPT-NeoX's output head is ``embed_out``
+    there and ``lm_head`` here; the experts of Mixtral or Qwen-MoE are one tensor each there and fused here.
+    ``from_pretrained`` converts, and so does the anchor's reader.
 
     Args:
         engine: its shards are the weights in training. Where they are partitioned, the engine's own
@@ -50,16 +52,21 @@ def load_what_was_left(engine: Engine, model: object, checkpoint: Path) -> list[
 
     Returns:
         The names of the parameters that were loaded.
+
+    Raises:
+        ConfigError: the checkpoint's files cannot be read, and the Trainer cannot have loaded them whole.
     """
-    if engine.name not in {"plain", "ddp"} or not isinstance(model, PreTrainedModel):
+    if engine.name not in {"plain", "ddp"} or not isinstance(model, PreTrainedModel) or not converts(model):
         return []
+    if getattr(model, "_hf_peft_config_loaded", False):  # an adapter's files: the Trainer loads them by name
+        return []
+    shards = engine.shards()
     try:
         files = AnchorFiles(str(checkpoint), model)
-        shards = engine.shards()
         files.check(shards)
-        left = [shard for shard in shards if files.renames(shard.name)]
-    except ConfigError:  # no model's files there: an adapter's, or a folder of another Trainer
-        return []
+    except ConfigError as error:
+        raise ConfigError("resume_from_checkpoint", error.problem, error.right) from error
+    left = [shard for shard in shards if files.renames(shard.name)]
     for shard in left:
         shard.data.copy_(files.read(shard))
     if left:
