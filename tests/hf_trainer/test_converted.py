@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from transformers import (
 from sfa_hf import EMACallback, L2Callback, SFACallback
 from sfa_hf.engines import Shard
 from sfa_hf.shards.model_files import AnchorFiles
-from tests.tiny_training import VOCABULARY, Watch, arguments, train, weights
+from tests.tiny_training import VOCABULARY, Watch, arguments, rows, train, weights
 
 _SIZES = {
     "vocab_size": VOCABULARY,
@@ -92,12 +93,28 @@ def test_it_is_the_named_checkpoint_that_is_read(tmp_path: Path, make: Any) -> N
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("callback", [SFACallback, EMACallback])
 def test_the_best_checkpoint_is_loaded_whole(tmp_path: Path, make: Any, callback: Any) -> None:
-    options = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
-    # The loss falls: the highest is one of an earlier step.
-    options |= {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
-    trainer = train(tmp_path, [callback()], model=made(make), **options)
+    evaluations = itertools.count()
+    settings = arguments(
+        tmp_path,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="late",
+        greater_is_better=False,
+    )
+    trainer = Trainer(
+        made(make),
+        settings,
+        train_dataset=rows(),
+        eval_dataset=rows(8),
+        callbacks=[callback()],
+        compute_metrics=lambda _: {"late": next(evaluations)},
+    )
+    trainer.train()
     best = trainer.state.best_model_checkpoint
-    assert not best.endswith("-8")
+    assert best.endswith("-2")
     assert equal(weights(trainer.model), weights(AutoModelForCausalLM.from_pretrained(best)))
 
 
