@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation.py [--model builtin:pythia] [--rows 200] [--repeats 5] [--batch 32]
 
-Sets up lm-eval in an environment of its own (.venv-lm-eval, on top of this one) unless it is installed. On
-generated rows, so that nothing is downloaded: a choice among log-likelihoods (law) and greedy answers (math).
-Prints, for each, where the three differ, and rows a second (median of the repeats) with their ratios to ours.
-"one by one" is the loop people write: no batches, a forward pass a choice, `generate` a row.
+Installs lm-eval in its own environment (.venv-lm-eval, on top of this one) unless it is installed. The rows
+are generated, so nothing is downloaded: a choice among log-likelihoods (law) and greedy answers (math).
+Prints for each where the three differ, and rows per second (median of the repeats) with their ratios to those
+of sfa_hf. "one by one" is a plain loop without batches: one forward pass per choice, one `generate` per row.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What linearised fine-tuning costs: seconds of a step, peak memory, and generation, next to the ordinary.
+"""The cost of linearised fine-tuning relative to ordinary: seconds per step, peak memory, generation.
 
     python benchmarks/linearised.py [--million 10] [--batch 4] [--tokens 128] [--repeats 7]
 
-A Llama of about so many million weights with AdamW, whole and with LoRA adapters of rank 8. The set-ups take
-their steps in turn, so that whatever else the machine does meets all of them; printed are medians and their
-ratio to ordinary fine-tuning. Peak memory is that of one step above what the set-up holds between steps.
+A Llama of about that many million weights with AdamW, whole and with LoRA adapters of rank 8. The set-ups
+take their steps in turn, so that other work on the machine affects all of them. Prints medians and their
+ratio to ordinary fine-tuning. Peak memory is that of one step, above what the set-up holds between steps.
 """
 
 from __future__ import annotations

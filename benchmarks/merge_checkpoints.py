@@ -3,8 +3,8 @@
     bash benchmarks/install_mergekit.sh [FOLDER]
     python benchmarks/merge_checkpoints.py [--mergekit FOLDER] [--layers 18] [--repeats 3]
 
-Makes a Llama of about 177 million random bf16 weights and two models near it. Each merge is a process of its
-own, start-up included; the two tools take turns. Prints the median seconds and the peak resident memory of
+Makes a Llama of about 177 million random bf16 weights and two models near it. Each merge is its own process,
+start-up included; the two tools take turns. Prints the median seconds and the peak resident memory of
 both, and how many entries of the results differ by more than one bf16 rounding. mergekit computes in fp32, as
 sfa_hf does, and writes bf16. One threshold over the whole vector, which mergekit lacks, is compared with
 a direct computation in memory.

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
-from sfa_hf.config import checks as options
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import AnchorDevice, AnchorDtype, Flag, Pattern, Source, Strength
 from sfa_hf.engines import Engine, Handle, Shard
 from sfa_hf.hf_trainer.caller import caller, is_training
 from sfa_hf.shards.buffer import Block
@@ -48,7 +49,7 @@ class Piece(NamedTuple):
 
     def _difference(self, dtype: torch.dtype) -> Tensor:
         theta = self.block.theta
-        return theta.to(torch.promote_types(theta.dtype, dtype)) - self.block.theta_o
+        return theta.to(torch.promote_types(theta.dtype, dtype)) - self.block.values
 
 
 class PenaltyCallback(AnchoredCallback, ABC):
@@ -62,7 +63,6 @@ class PenaltyCallback(AnchoredCallback, ABC):
     """
 
     NAME: ClassVar[str]
-    OPTIONS: tuple[str, ...] = ("lambda_",)
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class PenaltyCallback(AnchoredCallback, ABC):
         save_anchor: bool,
     ) -> None:
         super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
-        self.lambda_ = options.check_strength("lambda", lambda_)
+        self.lambda_ = lambda_
         self._handle: Handle | None = None
 
     def on_train_begin(
@@ -160,16 +160,17 @@ class L2Callback(PenaltyCallback):
 
     NAME = "l2"
 
+    @checked
     def __init__(
         self,
-        lambda_: float = 0.1,
+        lambda_: Strength = 0.1,
         *,
-        anchor: str | PathLike[str] | None = None,
-        anchor_device: str = "cpu",
-        anchor_dtype: str = "float32",
-        include: str | None = None,
-        exclude: str | None = None,
-        save_anchor: bool = True,
+        anchor: Source | None = None,
+        anchor_device: AnchorDevice = "cpu",
+        anchor_dtype: AnchorDtype = "float32",
+        include: Pattern | None = None,
+        exclude: Pattern | None = None,
+        save_anchor: Flag = True,
     ) -> None:
         super().__init__(
             lambda_,

@@ -1,4 +1,4 @@
-"""Post-merge correction of features: the third stage of CMM (arXiv 2509.23592), usable alone."""
+"""Correction of features after a merge: the third stage of CMM (arXiv 2509.23592). It can be used alone."""
 
 from sfa_hf.correction.correct import Correction, correct
 from sfa_hf.correction.features import Mismatch, feature_mismatch

@@ -1,4 +1,4 @@
-"""One pass that brings a merged model's features back to a teacher's."""
+"""One pass over rows that moves the features of a merged model towards those of a teacher."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from sfa_hf.config.checks import check_choice
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import Choice, Index, Pattern, Rate
 from sfa_hf.correction.features import Mismatch, feature_mismatch, features, inputs_of
 from sfa_hf.correction.parameters import default_parameters, select
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.models import load_model
 from sfa_hf.tasks import collator
 
-Loss = Literal["l1", "l2"]
+Loss = Annotated[str, Choice(("l1", "l2"))]
 LEARNING_RATE = 1e-7
-"""Of the paper, for a vision model's projection."""
+"""Learning rate of the paper, for the projection of a vision model."""
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What a correction did.
+    """The result of a correction.
 
     Attributes:
-        parameters: names of those that were trained; all others keep their bits.
-        before: distance of the features from the teacher's on held-out rows, where there were any.
-        after: likewise.
-        steps: optimizer steps taken.
+        parameters: names of the trained parameters; all others keep their bits.
+        before: distance of the features from those of the teacher before it; None without held-out rows.
+        after: the same distance after it.
+        steps: number of optimizer steps.
     """
 
     parameters: tuple[str, ...]
@@ -42,6 +43,7 @@ class Correction:
     steps: int
 
 
+@checked
 def correct(
     model: nn.Module,
     teacher: nn.Module | str | PathLike[str],
@@ -49,50 +51,46 @@ def correct(
     tokenizer: PreTrainedTokenizerBase,
     output_dir: str | PathLike[str],
     *,
-    parameters: str | None = None,
+    parameters: Pattern | None = None,
     loss: Loss = "l2",
-    layer: int = -1,
-    learning_rate: float = LEARNING_RATE,
+    layer: Index = -1,
+    learning_rate: Rate = LEARNING_RATE,
     heldout: Dataset | Sequence[dict[str, Any]] | None = None,
     **training: Any,
 ) -> Correction:
-    r"""Train a few parameters, in one pass, so that the model's features match a teacher's.
+    r"""Train a few parameters, in one pass, so that the features of a model match those of a teacher.
 
         min over phi of mean_t || h_phi(x)_t - h_teacher(x)_t ||,  phi a few of \theta, t the tokens
 
-    The teacher is the model before it was merged, or the previous task's; the rows are the current task's.
-    Memory beside training's: the teacher's weights, and the features of one batch. Both models run in
-    evaluation mode.
+    The teacher is the model before the merge, or the model of the previous task. The rows are those of the
+    current task. Memory beyond that of training phi: the weights of the teacher and the features of one
+    batch. Both models run in evaluation mode.
 
-    Runs on one process, under DDP and under ZeRO 0 to 2; a linearised model is corrected linearised.
+    It runs on one process, under DDP and under ZeRO-0 to 2. A linearised model is corrected linearised.
 
     Example:
         >>> correct(merged, "runs/law/1-law/trained", rows, tokenizer, "runs/corrected", learning_rate=1e-4)
 
     Args:
-        model: merged; corrected in place.
-        teacher: a model, or the folder or Hub id of one, loaded in the dtype of ``model``.
+        model: the merged model; corrected in place.
+        teacher: a model, or a folder or Hub id, which is loaded in the dtype of ``model``.
         rows: training rows with ``input_ids``, e.g. from :func:`sfa_hf.tasks.encode`.
-        tokenizer: pads them.
-        output_dir: of the Trainer.
-        parameters: regular expression searched in parameters' names; None: what writes the features last,
-            see :func:`default_parameters`.
-        loss: "l2", the mean squared difference, or "l1", the mean absolute one.
-        layer: whose features: position in ``hidden_states``, -1 what the output head reads.
-        learning_rate: of AdamW.
-        heldout: rows to measure the mismatch on before and afterwards.
-        training: further TrainingArguments.
-
-    Returns:
-        What was done.
+        tokenizer: pads the rows.
+        output_dir: output folder of the Trainer.
+        parameters: regular expression that selects the trained parameters by name; None for those that write
+            the features last, see :func:`default_parameters`.
+        loss: "l2" (mean squared difference) or "l1" (mean absolute difference).
+        layer: layer of the features, as a position in ``hidden_states``; -1 is the input of the output head.
+        learning_rate: learning rate of AdamW, > 0.
+        heldout: rows to measure the mismatch on, before and after.
+        training: other TrainingArguments.
 
     Raises:
-        ConfigError: an argument that cannot be right, or a teacher that does not fit.
-        NotImplementedError: ZeRO-3 or FSDP, where the teacher would be needed in shards too.
+        ConfigError: an argument is not valid, or the teacher does not fit the model.
+        NotImplementedError: ZeRO-3 or FSDP, which would need the teacher in shards too.
     """
-    check_choice("loss", loss, ("l1", "l2"))
     if len(rows) == 0:
-        raise ConfigError("rows", "are none", "the current task's training rows")
+        raise ConfigError("rows", "is empty", "the training rows of the current task")
     if parameters is None:
         _refuse_adapters(model)
     chosen = select(model, default_parameters(model, layer) if parameters is None else parameters)
@@ -116,11 +114,11 @@ def correct(
 
 
 class _Corrector(Trainer):
-    """A Trainer whose loss is the distance of features."""
+    """A Trainer whose loss is the distance between features."""
 
     def aim(self, teacher: nn.Module, loss: Loss, layer: int) -> None:
         self._teacher, self._distance, self._layer = teacher, _DISTANCES[loss], layer
-        self.model_accepts_loss_kwargs = False  # the loss is a batch's mean, to be averaged over batches
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch: average it over batches
 
     def compute_loss(
         self,
@@ -163,14 +161,14 @@ def _refuse_shards(trainer: Trainer) -> None:
     plugin = trainer.args.deepspeed_plugin
     sharded = "ZeRO-3" if plugin is not None and plugin.zero_stage == 3 else None
     if name := "FSDP" if trainer.is_fsdp_enabled else sharded:
-        supported = "one process, DDP, and DeepSpeed ZeRO 0 to 2"
+        supported = "one process, DDP, and DeepSpeed ZeRO-0 to 2"
         raise NotImplementedError(f"sfa_hf cannot correct features under {name}; supported: {supported}")
 
 
 def _refuse_adapters(model: nn.Module) -> None:
     if hasattr(model, "peft_config"):
-        right = "adapters merged into their base first (merge_and_unload), or parameters= naming adapters"
-        raise ConfigError("model", "has adapters, which are all that PEFT would save of a correction", right)
+        right = "a model with merged adapters (merge_and_unload), or parameters= that names adapters"
+        raise ConfigError("model", "has adapters, and PEFT would save only them after a correction", right)
 
 
 def _found(model: nn.Module, teacher: nn.Module | str | PathLike[str]) -> nn.Module:
@@ -178,13 +176,11 @@ def _found(model: nn.Module, teacher: nn.Module | str | PathLike[str]) -> nn.Mod
         found = teacher
     else:
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        try:
+        with known_as("teacher"):
             found = load_model(str(teacher), dtype)[0]
-        except ConfigError as error:
-            raise ConfigError("teacher", error.problem, error.right) from error
     width, own = (cast("Any", each).config.hidden_size for each in (found, model))
     if width != own:
-        raise ConfigError("teacher", f"has features of width {width}", f"the model's {own}")
+        raise ConfigError("teacher", f"has features of width {width}", f"{own}, the width of the model")
     if found is model:
         raise ConfigError("teacher", "is the model itself", "another model, or the folder of one")
     return found

@@ -1,4 +1,4 @@
-"""Features of a model, and how far two models' are apart."""
+"""Features of a model, and their distance from those of another model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sfa_hf.tasks import collator
 
 @dataclass(frozen=True)
 class Mismatch:
-    r"""How far the features h of a model are from a teacher's h_t, on the same tokens.
+    r"""Distance of the features h of a model from the features h_t of a teacher, on the same tokens.
 
     Attributes:
         mean: mean over tokens of ||h - h_t||_2.
-        relative: sum of ||h - h_t||_2 over the sum of ||h_t||_2.
-        tokens: over how many.
+        relative: sum of ||h - h_t||_2 divided by the sum of ||h_t||_2.
+        tokens: number of tokens.
     """
 
     mean: float
@@ -32,20 +32,20 @@ class Mismatch:
 
 
 def features(model: nn.Module, batch: dict[str, Tensor], layer: int = -1) -> Tensor:
-    """Hidden states of shape [batch, tokens, width], by a call of the model as a whole.
+    """Return hidden states of shape [batch, tokens, width], from one call of the whole model.
 
     Args:
-        model: bare or wrapped by a training engine; linearised or not.
-        batch: ``input_ids`` and ``attention_mask``.
-        layer: position in ``hidden_states``: 0 the embedding, -1 what the output head reads.
+        model: a model, wrapped by a training engine or not, linearised or not.
+        batch: ``input_ids`` and ``attention_mask``, each of shape [batch, tokens].
+        layer: position in ``hidden_states``; 0 is the embedding, -1 the input of the output head.
     """
-    # one position's logits: the whole vocabulary at every position is not needed
+    # logits of one position only: nobody needs them at every position
     output = model(**batch, use_cache=False, output_hidden_states=True, logits_to_keep=1)
     return output.hidden_states[layer]
 
 
 def inputs_of(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """What a model reads of a batch, without its labels."""
+    """Return the inputs of a batch, without its labels."""
     ids = batch["input_ids"].to(device)
     mask = batch.get("attention_mask")
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids) if mask is None else mask.to(device)}
@@ -60,17 +60,17 @@ def feature_mismatch(
     layer: int = -1,
     batch_size: int = 16,
 ) -> Mismatch:
-    """Mean distance of the features of ``model`` from the teacher's, padding left out.
+    """Measure the mean distance of the features of ``model`` from those of the teacher, without padding.
 
-    Called on every process of a launch; each takes its share of the batches, and all get the same result.
+    Call it on every process. Each takes its share of the batches, and all get the same result.
 
     Args:
-        model: whole on each process.
-        teacher: the model whose features are the right ones; on the same device.
-        rows: with ``input_ids``, e.g. from :func:`sfa_hf.tasks.encode`.
-        tokenizer: pads them.
-        layer: as for :func:`features`.
-        batch_size: rows in one forward pass.
+        model: the model, whole on each process.
+        teacher: the model to compare with, on the same device.
+        rows: rows with ``input_ids``, e.g. from :func:`sfa_hf.tasks.encode`.
+        tokenizer: pads the rows.
+        layer: position in ``hidden_states``; 0 is the embedding, -1 the input of the output head.
+        batch_size: rows per forward pass, > 0.
     """
     collate: Callable[..., dict[str, Tensor]] = collator(tokenizer)
     device = next(model.parameters()).device
@@ -87,7 +87,7 @@ def feature_mismatch(
 
 
 def _distances(model: nn.Module, teacher: nn.Module, inputs: dict[str, Tensor], layer: int) -> Tensor:
-    """Sum of distances, sum of the teacher's norms, number of tokens."""
+    """Return the sum of distances, the sum of the teacher's norms, and the number of tokens."""
     real = inputs["attention_mask"].bool()
     own, right = (features(each, inputs, layer)[real].double() for each in (model, teacher))
     tokens = torch.tensor(len(right), dtype=torch.float64, device=right.device)

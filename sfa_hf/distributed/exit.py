@@ -1,4 +1,4 @@
-"""The end of a process that took part in distributed training."""
+"""A clean end of a process that took part in distributed training."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _logger = logging.getLogger(__name__)
 _THREADS = Path("/proc/self/task")
 _GLOO_WORKER = "pt_gloo_runloop"
 
-# A thread that waits for the interpreter's lock wakes every 5 ms (sys.getswitchinterval): ten times that
-# without a wake tells it from one that waits for work.
+# A thread that waits for the interpreter's lock wakes every 5 ms (sys.getswitchinterval). One that does not
+# wake in ten times that time waits for work.
 _QUIET_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 30.0
 
 
 @contextmanager
 def clean_end() -> Iterator[None]:
-    """See gloo's worker threads idle when the body ends, then close every process group.
+    """At the end of the body, wait until gloo's worker threads are idle, then close every process group.
 
-    A worker lets go of a collective's tensors after the collective has returned, for which it takes the
-    interpreter's lock. If the interpreter has begun to finalise by then, that ends the thread, and with it
-    the process, by SIGABRT: "terminate called without an active exception". If the group is being destroyed
-    by then, both wait for each other. See docs/engines.md.
+    A worker releases the tensors of a collective after the collective has returned, and takes the
+    interpreter's lock for this. If the interpreter is already finalising, the process aborts (SIGABRT,
+    "terminate called without an active exception"). If the group is being destroyed, both wait for each
+    other. See docs/internals/process-end.md.
 
-    After an error no rank is waited for and nothing is closed: the others may never come.
+    After an error it waits for no rank and closes nothing, because the other ranks may never arrive.
 
     Example:
         >>> with clean_end():
@@ -43,23 +43,24 @@ def clean_end() -> Iterator[None]:
         wait_for_gloo_workers()
         raise
     if _is_open():
-        # A rank that left early would break a collective that another is still in.
+        # A rank that leaves early would break a collective that another rank is still in.
         dist.barrier()
     wait_for_gloo_workers()
     _close()
 
 
 def wait_for_gloo_workers() -> None:
-    """Wait until no worker of a gloo group runs or waits for the interpreter's lock.
+    """Wait until no worker thread of gloo runs or waits for the interpreter's lock.
 
-    Destroying a group does not do it: its threads are joined when the last reference goes, and a DeepSpeed
-    engine, which autograd's hooks keep alive, holds one to the end. Read from /proc: a no-op elsewhere.
+    Destroying a group is not enough: its threads are joined when the last reference is gone, and a DeepSpeed
+    engine, which autograd's hooks keep alive, holds one to the end. The state of the threads is read from
+    /proc; on a system without /proc this does nothing.
     """
     deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
     before: dict[str, str] | None = None
     while (now := _workers()) and (now != before or any("sleeping" not in state for state in now.values())):
         if time.monotonic() > deadline:
-            _logger.warning("gloo's worker threads are still busy: this process may abort when it exits")
+            _logger.warning("gloo's worker threads are still busy: this process may abort at its exit")
             return
         before = now
         time.sleep(_QUIET_SECONDS)  # gives up the interpreter's lock
@@ -72,13 +73,13 @@ def _is_open() -> bool:
 def _close() -> None:
     comm = sys.modules.get("deepspeed.comm")
     if _is_open() and comm is not None and comm.is_initialized():
-        comm.destroy_process_group()  # torch's too, and DeepSpeed's own references to them
+        comm.destroy_process_group()  # also torch's group, and DeepSpeed's references to it
     if _is_open():
         dist.destroy_process_group()
 
 
 def _workers() -> dict[str, str]:
-    """State and switch counts of gloo's worker threads, by thread id."""
+    """Return state and switch counts of gloo's worker threads by thread id."""
     found = {}
     for thread in _THREADS.glob("*"):
         status = _status(thread)
@@ -90,7 +91,7 @@ def _workers() -> dict[str, str]:
 
 
 def _status(thread: Path) -> list[str]:
-    """The lines of a thread's status; none if it has ended since it was listed."""
+    """Return the lines of a thread's status, or none if it has ended since it was listed."""
     try:
         return (thread / "status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):

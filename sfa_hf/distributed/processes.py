@@ -1,4 +1,4 @@
-"""Which process this is, and what one of them decides for all; one process alone needs no process group."""
+"""Rank, number of processes, and decisions of one process for all; without a process group: one process."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Result = TypeVar("Result")
 
 
 def rank() -> int:
-    """This process among all, from 0."""
+    """Return the index of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def from_first_process(make: Callable[[], Result]) -> Result:
-    """What ``make`` returns on process 0, on every process; only process 0 calls it."""
+    """Call ``make`` only on process 0, and return its result on every process."""
     box = [make() if rank() == 0 else None]
     if world_size() > 1:
         dist.broadcast_object_list(box, src=0)
@@ -29,6 +29,6 @@ def from_first_process(make: Callable[[], Result]) -> Result:
 
 
 def barrier() -> None:
-    """Wait for all ranks, where there are several."""
+    """Wait for all ranks, if there are several."""
     if dist.is_initialized():
         dist.barrier()

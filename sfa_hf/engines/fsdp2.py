@@ -47,7 +47,7 @@ class FSDP2Engine(Engine):
         return self._mesh.get_local_rank(0) if self._mesh.ndim > 1 else 0
 
     @classmethod
-    def matches(cls, model: nn.Module, optimizer: Any) -> bool:
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
         del optimizer
         return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
             isinstance(parameter, DTensor) for parameter in model.parameters()

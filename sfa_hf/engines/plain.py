@@ -25,6 +25,7 @@ class PlainEngine(Engine):
     """Every parameter whole on this rank; the weights that compute are the weights that are stepped."""
 
     name = "plain"
+    LAST = True
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
         refuse_split_placement(model)
@@ -38,9 +39,9 @@ class PlainEngine(Engine):
                 raise refusal(f"a model with the non-contiguous parameter {name}")
 
     @classmethod
-    def matches(cls, model: nn.Module, optimizer: Any) -> bool:
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
         del model
-        return isinstance(unwrap(optimizer), torch.optim.Optimizer)
+        return isinstance(unwrap(optimizer), torch.optim.Optimizer) and _processes() == 1
 
     def shards(self) -> Sequence[Shard]:
         return [Shard(name, p.data.view(-1), 0, p.shape) for name, p in self._parameters.items()]
@@ -86,6 +87,10 @@ class DDPEngine(PlainEngine):
         return dist.get_rank()
 
     @classmethod
-    def matches(cls, model: nn.Module, optimizer: Any) -> bool:
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        return several and super().matches(model, optimizer)
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
+        del model
+        return isinstance(unwrap(optimizer), torch.optim.Optimizer) and _processes() > 1
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -1,4 +1,4 @@
-"""EWC's diagonal empirical Fisher: estimated, and kept in a folder."""
+"""EWC's diagonal empirical Fisher: estimated and saved."""
 
 from sfa_hf.fisher.estimate import estimate_fisher
 

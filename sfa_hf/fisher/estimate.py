@@ -1,9 +1,9 @@
-r"""The diagonal empirical Fisher of a trained model, row by row on the engine that trains it.
+r"""The diagonal empirical Fisher of a trained model, computed row by row on the training engine.
 
     F_i = 1/n sum over n rows of (d log p(y | x; \theta) / d \theta_i)^2
 
-with the rows' own targets y (the "empirical" Fisher; no labels are sampled), and the log-likelihood of a row
-summed, not averaged, over its target's tokens.
+with the targets y of the rows themselves (the "empirical" Fisher; no labels are sampled). The log-likelihood
+of a row is summed, not averaged, over the tokens of its target.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from sfa_hf import engines
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher.folder import save_fisher
 from sfa_hf.hf_trainer.gradient_pass import alone, standing_still
-from sfa_hf.shards.buffer import Anchor
-from sfa_hf.shards.store import choose_store
+from sfa_hf.shards.buffer import ShardBuffer
+from sfa_hf.shards.store import open_store
 
 _logger = logging.getLogger(__name__)
 
 ESTIMATOR = "diagonal empirical Fisher: mean over rows of the squared gradient of a row's log-likelihood"
 _IGNORED = -100
 _REPORTS = 10
-"""Lines of progress in the log."""
+"""Number of progress lines in the log."""
 
 
 class FisherCallback(TrainerCallback):
-    """Adds the square of each step's reduced gradient to an fp32 buffer of this rank's shards.
+    """Adds the squared reduced gradient of each step to an fp32 buffer of this rank's shards.
 
-    Each step must be one row, the same on every process, and leave the weights as they are. The gradient is
-    taken in the training's own precision, before clipping.
+    Each step must be one row, the same on every process, and must not change the weights. The gradient is
+    taken in the precision of the training, before clipping.
 
     Args:
-        rows: how many steps there will be.
-        name: of what the rows are, for the log.
+        rows: number of rows, which is the number of steps.
+        name: name of the rows in the log.
     """
 
     def __init__(self, rows: int, name: str) -> None:
@@ -62,8 +62,9 @@ class FisherCallback(TrainerCallback):
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
         self._names = _trainable(kwargs["model"])
         shards = self._engine.shards()
-        store = choose_store("device" if _one_device(shards) else "cpu", shards, Path())
-        self._squares = Anchor(shards, lambda _: torch.zeros(()), torch.float32, store.allocate)
+        one_device = len({shard.data.device for shard in shards}) <= 1
+        store = open_store("device" if one_device else "cpu", shards, torch.float32, Path())
+        self._squares = ShardBuffer(shards, lambda _: torch.zeros(()), store)
         self._handle = self._engine.before_step(self._add)
 
     def on_step_end(self, _: Any, state: TrainerState, __: TrainerControl, **___: Any) -> None:
@@ -76,31 +77,31 @@ class FisherCallback(TrainerCallback):
 
     @torch.no_grad()
     def save(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        """Save the mean over the rows; a collective call, after training.
+        """Save the mean over the rows. Call it on every process, after training.
 
         Raises:
-            RuntimeError: a row gave no gradient, or the Fisher is zero or not finite: never silently.
+            RuntimeError: a row gave no gradient, or the Fisher is zero or not finite.
         """
         if self._seen != self._rows:
             raise RuntimeError(f"Fisher of {self._name}: {self._seen} gradients of {self._rows} rows")
-        self._squares.values.div_(self._rows)
+        for block in self._squares.edit(self._engine.shards()):
+            block.values.div_(self._rows)
         self._check()
         save_fisher(folder, self._engine, self._engine.shards(), self._squares, facts)
 
     def _add(self, engine: engines.Engine) -> None:
         self._seen += 1
-        for shard, squares in self._squares.pieces(engine.shards()):
+        for shard, start, _, squares in self._squares.edit(engine.shards()):
             gradient = engine.gradient(shard)
             if gradient is not None:
-                exact = gradient.to(squares)
+                exact = gradient[start : start + squares.numel()].to(squares)
                 squares.addcmul_(exact, exact)
 
     def _check(self) -> None:
         place = {name: index for index, name in enumerate(self._names)}
         totals = torch.zeros(len(place), dtype=torch.float64)
-        for shard, squares in self._squares.pieces(self._engine.shards()):
-            if squares.numel():
-                totals[place[shard.name]] += squares.sum(dtype=torch.float64).item()
+        for shard, _, __, squares in self._squares.pieces(self._engine.shards()):
+            totals[place[shard.name]] += squares.sum(dtype=torch.float64).item()
         totals = self._engine.sum_over_shards(totals)
         if not totals.isfinite().all():
             name = self._names[int((~totals.isfinite()).nonzero()[0])]
@@ -109,11 +110,11 @@ class FisherCallback(TrainerCallback):
 
     def _tell_of_zeros(self, without: list[str]) -> None:
         if len(without) == len(self._names):
-            problem = f"no row gave {self._names[0]}, or any other parameter, a gradient"
+            problem = f"no row gave a gradient to {self._names[0]} or any other parameter"
             raise RuntimeError(f"Fisher of {self._name}: {problem}")
         if without:
             _logger.warning(
-                "Fisher of %s: no row gave %s (%d in all) a gradient: EWC will not hold them",
+                "Fisher of %s: no row gave a gradient to %s (%d in all): EWC will not hold them",
                 self._name,
                 without[0],
                 len(without),
@@ -129,24 +130,24 @@ def estimate_fisher(
     folder: Path,
     facts: Mapping[str, Any],
 ) -> None:
-    """Estimate the Fisher of ``model`` and save it; a collective call.
+    """Estimate the Fisher of ``model`` and save it. Call it on every process.
 
-    It runs as a training with one row a step, the learning rate 0 and no dropout, on the engine and in the
-    precision of ``arguments``. Every process takes the same row, so the reduced gradient is that row's own,
-    and the result is that of one process. Beside what a training takes, each process keeps fp32 values of
-    the shards that it owns.
+    It runs as a training with one row per step, learning rate 0 and no dropout, on the engine and in the
+    precision of ``arguments``. Every process takes the same row, so the reduced gradient is that of the row,
+    and the result does not depend on the number of processes. Beyond the memory of a training, each process
+    keeps fp32 values of the shards that it owns.
 
     Args:
-        model: loaded for this; its dropout stays off.
-        arguments: of the training that will use the Fisher; not changed.
-        rows: ``input_ids`` and ``labels``.
+        model: the model, loaded for this call; its dropout stays off afterwards.
+        arguments: arguments of the training that will use the Fisher; not changed.
+        rows: rows with ``input_ids`` and ``labels``.
         collator: makes a batch of one row.
-        folder: of :func:`sfa_hf.fisher.folder.save_fisher`.
-        facts: to keep with it; "task" names the rows in the log.
+        folder: where the Fisher is saved, see :func:`sfa_hf.fisher.folder.save_fisher`.
+        facts: JSON values to save with it; "task" names the rows in the log.
 
     Raises:
-        ConfigError: fp16, whose overflows would lose rows; or no room to save it.
-        NotImplementedError: a set-up whose gradients cannot be read.
+        ConfigError: fp16, whose overflows would lose rows, or no space to save the Fisher.
+        NotImplementedError: the gradients of this set-up cannot be read.
         RuntimeError: no gradient arrived, or one that is not finite.
     """
     if arguments.fp16:
@@ -169,7 +170,7 @@ def estimate_fisher(
 
 
 def turn_dropout_off(model: nn.Module) -> None:
-    """Set every dropout rate to 0: ZeRO-3 refuses the backward of modules in evaluation mode."""
+    """Set every dropout rate to 0. Evaluation mode would not do: ZeRO-3 refuses its backward pass."""
     for holder in (*model.modules(), *_configs(model)):
         is_dropout = isinstance(holder, nn.modules.dropout._DropoutNd)
         for name, value in list(vars(holder).items()):
@@ -178,7 +179,7 @@ def turn_dropout_off(model: nn.Module) -> None:
 
 
 class _OneByOne(Trainer):
-    """Takes the rows one by one, each on every process, with minus their log-likelihood as the loss."""
+    """Takes the rows one by one, each on every process. The loss is minus the log-likelihood of the row."""
 
     def get_train_dataloader(self) -> DataLoader:
         assert self.train_dataset is not None
@@ -214,7 +215,3 @@ def _trainable(model: nn.Module) -> list[str]:
 def _configs(model: nn.Module) -> list[Any]:
     config = getattr(model, "config", None)
     return [] if config is None else [config, *(v for v in vars(config).values() if hasattr(v, "to_dict"))]
-
-
-def _one_device(shards: Any) -> bool:
-    return len({shard.data.device for shard in shards}) <= 1

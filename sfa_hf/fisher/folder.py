@@ -1,4 +1,4 @@
-"""A saved diagonal Fisher: fp32 in the layout of shards, a file a rank, read by any number of ranks."""
+"""A saved diagonal Fisher: fp32 in the layout of shards, one file per rank, read by any number of ranks."""
 
 from __future__ import annotations
 
@@ -11,56 +11,53 @@ from torch import Tensor
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import read_checked, write_checked
-from sfa_hf.shards import file as shard_file
-from sfa_hf.shards.buffer import Anchor, by_device, parts
+from sfa_hf.shards.buffer import ShardBuffer
 from sfa_hf.shards.fingerprint import fingerprint
 from sfa_hf.shards.folder import ShardFolder, save_shard_folder
+from sfa_hf.shards.layout import parts
 
 RECORD = "fisher.json"
-_RIGHT = "restore it, or remove the folder: it is then estimated again"
+_RIGHT = "restore it, or remove the folder to have it estimated again"
 
 
 def save_fisher(
-    folder: Path, engine: Engine, shards: Sequence[Shard], fisher: Anchor, facts: Mapping[str, Any]
+    folder: Path, engine: Engine, shards: Sequence[Shard], fisher: ShardBuffer, facts: Mapping[str, Any]
 ) -> None:
-    """Save a Fisher and how it was estimated; a collective call. The folder gets its name when it is whole.
+    """Save a Fisher and how it was estimated. Call it on every rank. The folder appears when it is complete.
 
     Args:
-        folder: to be made, on a file system that all ranks share.
-        engine: which ranks own distinct shards.
-        shards: whose Fisher it is.
-        fisher: in their layout.
-        facts: how it was estimated: JSON values.
+        folder: new folder, on a file system that all ranks share.
+        engine: knows which ranks own distinct shards.
+        shards: this rank's shards of the parameters.
+        fisher: the Fisher, in the layout of ``shards``.
+        facts: how it was estimated, as JSON values.
 
     Raises:
-        ConfigError: there is no room.
+        ConfigError: it cannot be written, e.g. for lack of space.
     """
-    digits = fingerprint(engine, fisher.pieces(shards))
-
-    def write(path: Path) -> None:
-        shard_file.write(path, by_device(shards), fisher.values)
+    digits = fisher.fingerprint(engine, shards)
 
     def finish(writing: Path) -> None:
         write_checked(writing / RECORD, {**facts, "fingerprint": digits})
 
     try:
-        save_shard_folder(folder, engine, write, finish)
+        save_shard_folder(folder, engine, fisher.save, finish)
     except OSError as error:
         problem = f"the Fisher cannot be saved in {folder}: {error.strerror or error}"
-        raise ConfigError("output_dir", problem, f"{fisher.nbytes} bytes of room on each rank") from error
+        raise ConfigError("output_dir", problem, f"{fisher.nbytes} bytes of space for each rank") from error
 
 
 class FisherFolder:
     """What :func:`save_fisher` saved.
 
     Args:
-        folder: of the Fisher.
+        folder: folder of the Fisher.
 
     Attributes:
         facts: how it was estimated.
 
     Raises:
-        ConfigError: it is not there, or damaged.
+        ConfigError: the Fisher does not exist or is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,15 +69,15 @@ class FisherFolder:
         """Read the Fisher of one shard, or of a part of one.
 
         Raises:
-            ConfigError: the files do not hold all of it.
+            ConfigError: the files do not hold all values of the shard.
         """
         return self._files.read(shard)
 
     def check(self, engine: Engine) -> None:
-        """Read all of it once and compare it with what was written; a collective call.
+        """Read the whole Fisher once and check its fingerprint. Call it on every rank.
 
         Raises:
-            ConfigError: it is damaged, or of another model.
+            ConfigError: it is damaged or belongs to another model.
         """
         pieces = ((part, self.read(part)) for shard in engine.shards() for part in parts(shard))
         if fingerprint(engine, pieces) != self.facts["fingerprint"]:

@@ -1,4 +1,4 @@
-"""Seeded generators of Math, Law and Code rows, for demos and tests that need no download."""
+"""Seeded generators of Math, Law and Code rows, for demos and tests without a download."""
 
 from sfa_hf.generated.rows import GENERATORS, generate, split_of
 

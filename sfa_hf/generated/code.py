@@ -1,4 +1,4 @@
-"""One English line to one line of Python.
+"""Generated Code rows: one line of English to one line of Python.
 
 Columns: ``english``, ``code`` (a statement that compiles), ``kind`` (name of its template).
 """
@@ -17,7 +17,7 @@ LISTS = ("files", "items", "keys", "lines", "names", "nodes", "pages", "points",
 LARGEST = 50
 _OPERATORS = (("plus", "+"), ("minus", "-"), ("times", "*"), ("divided by", "/"))
 _COMPARISONS = (("greater than", ">"), ("less than", "<"), ("equal to", "=="))
-#: English and Python of each kind; {w}/{op} and {cw}/{cmp} are an operator's word and sign.
+#: English and Python of each kind; {w} and {op}, {cw} and {cmp} are the word and the sign of an operator.
 TEMPLATES: dict[str, tuple[str, str]] = {
     "assign": ("set {x} to {y} {w} {n}", "{x} = {y} {op} {n}"),
     "combine": ("set {x} to {y} {w} {z}", "{x} = {y} {op} {z}"),
@@ -32,7 +32,7 @@ TEMPLATES: dict[str, tuple[str, str]] = {
 
 
 def draw(rng: random.Random) -> dict[str, Any]:
-    """One row."""
+    """Draw one row."""
     kind = rng.choice(tuple(TEMPLATES))
     x, y, z = rng.sample(VARIABLES, 3)
     (w, op), (cw, cmp) = rng.choice(_OPERATORS), rng.choice(_COMPARISONS)

@@ -1,4 +1,4 @@
-"""Contract clauses: which kind is it, or is it of the kind asked for?
+"""Generated Law rows: which kind of contract clause is it, or is it of a given kind?
 
 Columns: ``clause``, ``category`` (one of :data:`CATEGORIES`), ``question``, ``choices`` (list), ``answer``
 (one of ``choices``).
@@ -58,7 +58,7 @@ CATEGORIES = tuple(TEMPLATES)
 
 
 def draw(rng: random.Random) -> dict[str, Any]:
-    """One row; half ask for the kind, half whether it is a given kind (answer Yes in half of them)."""
+    """Draw one row. Half of the rows ask for the kind, half ask about a given kind (half of these: Yes)."""
     category = rng.choice(CATEGORIES)
     row = {"clause": _clause(rng, category), "category": category}
     if rng.random() < 0.5:

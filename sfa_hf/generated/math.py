@@ -1,4 +1,4 @@
-"""Arithmetic word problems and expressions with a short numeric answer.
+"""Generated Math rows: word problems and expressions with a short numeric answer.
 
 Columns: ``question``, ``answer`` (digits), ``kind`` ("sum", "difference" or "expression").
 """
@@ -19,14 +19,14 @@ THINGS = (
     "coins", "cups", "dolls", "eggs", "flags", "hats", "keys", "kites", "lamps", "leaves", "maps", "nuts",
     "pears", "pens", "plums", "rings", "seeds", "shells", "stamps", "stones", "toys",
 )  # fmt: skip
-#: Each ends with more things than it starts with.
+#: Problems that end with more things than they start with.
 GAINS = (
     "{name} has {a} {things} and buys {b} more. How many {things} does {name} have now?",
     "{name} has {a} {things}. A friend gives {name} {b} more. How many {things} are there?",
     "{name} found {a} {things} on Monday and {b} on Friday. How many {things} in all?",
     "There are {a} {things} on the table. {name} adds {b}. How many {things} are there?",
 )
-#: Each ends with fewer.
+#: Problems that end with fewer things.
 LOSSES = (
     "{name} has {a} {things} and sells {b}. How many {things} are left?",
     "{name} had {a} {things} and lost {b}. How many {things} does {name} have now?",
@@ -36,7 +36,7 @@ _LARGEST = 6
 
 
 def draw(rng: random.Random) -> dict[str, Any]:
-    """One row."""
+    """Draw one row."""
     kind = rng.choices(("sum", "difference", "expression"), weights=(5, 4, 1))[0]
     if kind == "expression":
         return {**_expression(rng), "kind": kind}
@@ -49,7 +49,7 @@ def draw(rng: random.Random) -> dict[str, Any]:
 
 
 def _expression(rng: random.Random) -> dict[str, Any]:
-    """Two or three terms whose value is not negative, e.g. ``7 + 5 - 2``."""
+    """Draw two or three terms whose value is not negative, e.g. ``7 + 5 - 2``."""
     terms = [rng.randint(1, _LARGEST) for _ in range(rng.choice((2, 3)))]
     value, text = terms[0], str(terms[0])
     for term in terms[1:]:

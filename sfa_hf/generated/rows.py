@@ -1,4 +1,4 @@
-"""Distinct generated rows, and the rule that keeps held-out rows out of training."""
+"""Distinct generated rows, split into training rows and held-out rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from typing import Any
 from sfa_hf.errors import ConfigError
 from sfa_hf.generated import code, law, math
 
-#: One content in this many is held out.
+#: One of this many contents is held out.
 _HELD_OUT_ONE_IN = 10
-#: Draws in a row without a new content, after which a generator counts as exhausted.
+#: A generator counts as exhausted after this many draws without a new content.
 _PATIENCE = 10_000
 
 
 @dataclass(frozen=True)
 class Generator:
-    """How to draw a row, and which of its columns is what a model must not have seen."""
+    """Draws rows.
+
+    Attributes:
+        draw: draws one row.
+        content: name of the column that must differ between training and held-out rows.
+    """
 
     draw: Callable[[random.Random], dict[str, Any]]
     content: str
@@ -35,17 +40,17 @@ GENERATORS: dict[str, Generator] = {
 def generate(name: str, split: str, rows: int, seed: int = 0) -> Iterator[dict[str, Any]]:
     """Draw rows whose contents all differ.
 
-    A content's hash alone decides whether it is "train" or "test", so that no seed and no number of rows can
-    make the two overlap.
+    The hash of a content decides whether it is "train" or "test". The two never overlap, whatever the seed
+    and the number of rows.
 
     Args:
         name: "math", "law" or "code".
         split: "train" or "test".
-        rows: how many.
-        seed: the same seed gives the same rows; more rows continue the same sequence.
+        rows: number of rows, >= 0.
+        seed: seed of the rows; with more rows, the sequence of the same seed continues.
 
     Raises:
-        ConfigError: the generator has no more distinct rows.
+        ConfigError: the generator has too few distinct rows.
     """
     generator, seen, fruitless = GENERATORS[name], set[str](), 0
     rng = random.Random(f"{name}/{split}/{seed}")  # noqa: S311 - reproducible data, not a secret
@@ -63,6 +68,6 @@ def generate(name: str, split: str, rows: int, seed: int = 0) -> Iterator[dict[s
 
 
 def split_of(content: str) -> str:
-    """The split that a content belongs to, whatever the seed."""
+    """Return the split of a content, "train" or "test"."""
     digest = hashlib.sha256(content.encode()).digest()
     return "test" if int.from_bytes(digest[:8], "big") % _HELD_OUT_ONE_IN == 0 else "train"

@@ -1,1 +1,1 @@
-"""What the Hugging Face Trainer does not offer a callback."""
+"""Additions to the Hugging Face Trainer that callbacks need."""

@@ -1,4 +1,4 @@
-"""A Trainer pass that takes gradients, on the engine that trains, and leaves the weights as they are."""
+"""A pass of the Trainer that computes gradients on the training engine and does not change the weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 
 def standing_still(arguments: TrainingArguments, **changes: Any) -> TrainingArguments:
-    """Copy ``arguments`` with a learning rate of 0, and without evaluation, checkpoints or logs.
+    """Copy ``arguments`` with learning rate 0, and without evaluation, checkpoints or logs.
 
     Args:
-        arguments: of a training; not changed. Their DeepSpeed config keeps its stage and its optimizer.
-        **changes: further fields.
+        arguments: of a training; not changed. The copy keeps the stage and the optimizer of their DeepSpeed
+            config.
+        **changes: other fields of the copy, by name.
+
+    Returns:
+        The changed copy.
     """
     changed = copy.copy(arguments)
     values: dict[str, Any] = {
@@ -46,7 +50,7 @@ def standing_still(arguments: TrainingArguments, **changes: Any) -> TrainingArgu
 
 
 def _change_deepspeed(arguments: TrainingArguments) -> None:
-    """Give ``arguments`` a DeepSpeed config of their own, with the same ZeRO stage and optimizer."""
+    """Replace the DeepSpeed config by a copy with the same ZeRO stage and optimizer."""
     plugin = arguments.deepspeed_plugin = copy.deepcopy(arguments.deepspeed_plugin)
     assert plugin is not None
     plugin.gradient_accumulation_steps = arguments.gradient_accumulation_steps
@@ -67,7 +71,7 @@ def _change_deepspeed(arguments: TrainingArguments) -> None:
 
 @contextmanager
 def alone(trainer: Trainer) -> Iterator[Trainer]:
-    """Run ``trainer`` quietly, and forget its engine afterwards: the next Trainer brings its own config."""
+    """Run ``trainer`` without printing. Free its engine afterwards: the next Trainer uses its own config."""
     trainer.remove_callback(PrinterCallback)
     try:
         yield trainer

@@ -1,4 +1,4 @@
-"""Keys and values of earlier tokens, each beside its tangent, for generation."""
+"""A KV cache that also holds tangents, for generation with a linearised model."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Layers = list[tuple[Tensor, Tensor]]
 
 
 def split(cache: DynamicCache) -> tuple[Layers, Layers]:
-    """What the cache holds, and its tangents.
+    """Split the cache into keys and values and their tangents.
 
-    A linearised model keeps them in the cache that ``generate`` made, side by side in the last dimension:
-    whatever reorders, repeats or crops rows and tokens there takes both along.
+    A linearised model stores both in the cache that ``generate`` made, side by side in the last dimension.
+    Code that reorders, repeats or crops rows and tokens there therefore treats both alike.
 
     Raises:
-        NotImplementedError: a cache of another kind.
+        NotImplementedError: the cache is of another kind.
     """
     if type(cache) is not DynamicCache or any(type(each) is not DynamicLayer for each in cache.layers):
         raise refuse(f"generation with a {type(cache).__name__}", "DynamicCache without a sliding window")
@@ -32,7 +32,7 @@ def split(cache: DynamicCache) -> tuple[Layers, Layers]:
 
 
 def store(cache: DynamicCache, layers: Layers, tangents: Layers) -> None:
-    """Put what :func:`split` takes apart into the cache, in place of what it holds."""
+    """Replace the content of the cache; the inverse of :func:`split`."""
     for index, (own, tangent) in enumerate(zip(layers, tangents, strict=True)):
         keys, values = (torch.cat(pair, -1) for pair in zip(own, tangent, strict=True))
         if index < len(cache.layers) and cache.layers[index].get_seq_length():
@@ -42,7 +42,7 @@ def store(cache: DynamicCache, layers: Layers, tangents: Layers) -> None:
 
 
 def filled_with(layers: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache:
-    """An ordinary cache that holds these keys and values."""
+    """Return an ordinary cache with these keys and values."""
     cache = DynamicCache()
     for index, (keys, values) in enumerate(layers):
         cache.update(keys, values, index)
@@ -50,5 +50,5 @@ def filled_with(layers: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache:
 
 
 def contents(cache: DynamicCache) -> Layers:
-    """Keys and values of an ordinary cache."""
+    """Return keys and values of an ordinary cache."""
     return [(each.keys, each.values) for each in cache.layers]

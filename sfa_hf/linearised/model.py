@@ -1,4 +1,4 @@
-r"""f_lin(x; \theta) = f(x; \theta_0) + J_\theta f(x; \theta_0) (\theta - \theta_0)."""
+r"""Linearised models: f_lin(x; \theta) = f(x; \theta_0) + J_\theta f(x; \theta_0) (\theta - \theta_0)."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def linearise(
 
         f_lin(x; \theta) = f(x; \theta_0) + J_\theta f(x; \theta_0) (\theta - \theta_0)
 
-    The model stays what it was but for its forward pass: \theta are its parameters, which any Trainer trains
-    and ``save_pretrained`` writes. Its logits (and hidden states, and attentions) are the linearised ones;
-    the loss is the model's own, of those logits. Of a PEFT model only the adapters are linearised: what is
-    frozen at its \theta_0 has no tangent and takes no memory.
+    Only the forward pass of the model changes. \theta are its parameters: any Trainer trains them, and
+    ``save_pretrained`` writes them. Its logits, hidden states and attentions are the linearised ones. The
+    loss is that of the model on these logits. In a PEFT model only the adapters are linearised: parameters
+    that are frozen at \theta_0 have no tangent and take no memory.
 
-    A pass costs a forward-mode derivative (Jacobian-vector product): see ``benchmarks/linearised.py``. Memory
-    beside that of ordinary training: \theta_0 once, and \theta - \theta_0 during a pass, of the parameters
-    that have a tangent. \theta should be in float32 (mixed precision is fine): in a 16-bit \theta the
-    difference \theta - \theta_0 is mostly rounding.
+    A pass computes a forward-mode derivative (Jacobian-vector product); for its cost see
+    ``benchmarks/linearised.py``. Memory beyond ordinary training: \theta_0 once, and \theta - \theta_0 during
+    a pass, for the parameters with a tangent. \theta should be in float32 (mixed precision works): in a
+    16-bit \theta the difference \theta - \theta_0 is mostly rounding.
 
     Example:
         >>> model = linearise(AutoModelForCausalLM.from_pretrained(previous), base="EleutherAI/pythia-410m")
@@ -55,24 +55,24 @@ def linearise(
 
     Args:
         model: GPT-NeoX, Llama or Qwen2, or a PEFT model of one.
-        base: folder or Hub id of \theta_0, the pre-trained weights for all tasks. Of a PEFT model: a folder
-            with its adapters. None: the model's weights as they are now.
-        theta_0: the tensors themselves, by the names of the model's parameters, instead of ``base``.
-        theta_0_device: "device" keeps \theta_0 where the model computes; "cpu" in host memory, from where it
-            is copied for each pass: the device is free of it between passes, not during one.
-        theta_0_dtype: \theta_0 is kept in; as it is by default. "bfloat16" loses nothing of a base that is
-            stored so, and halves the memory between passes.
+        base: folder or Hub id of \theta_0, the pre-trained weights for all tasks; None for the current
+            weights of the model. For a PEFT model: a folder with its adapters.
+        theta_0: tensors of \theta_0 by parameter name, instead of ``base``.
+        theta_0_device: where \theta_0 is kept: "device" (where the model computes), or "cpu" (host memory,
+            copied for each pass, so that it takes device memory only during a pass).
+        theta_0_dtype: dtype that \theta_0 is kept in; None for its own. "bfloat16" halves the memory between
+            passes, without loss if the base is stored in bfloat16.
 
     Returns:
-        The model itself.
+        ``model``.
 
     Raises:
-        ConfigError: ``base`` does not fit, or an argument has no meaning.
-        NotImplementedError: a model, attention or engine that cannot be linearised, by name.
+        ConfigError: ``base`` does not fit the model, or an argument is not valid.
+        NotImplementedError: the model, its attention or the engine cannot be linearised; the error names it.
     """
     plain = _plain_model(model)
     if is_linearised(model):
-        raise ConfigError("model", "is linearised already", "an ordinary model")
+        raise ConfigError("model", "is already linearised", "an ordinary model")
     _check(base, theta_0, theta_0_device, theta_0_dtype)
     refuse_model(plain)
     tensors, origin = _tensors(model, plain, base, theta_0)
@@ -86,19 +86,19 @@ def linearise(
 
 
 def is_linearised(model: nn.Module) -> bool:
-    """Whether :func:`linearise` has been here."""
+    """Whether the model is linearised."""
     return isinstance(_plain_model(model), Linearised)
 
 
 class Linearised:
-    """What a linearised model's class puts before the model's own."""
+    """The forward pass of a linearised model, mixed in before the class of the model."""
 
     theta_0: Theta0
     _warned = False
     _still: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """The linearised forward pass; arguments and result as the model's own."""
+        """Run the linearised forward pass, with the arguments and result of the model's own."""
         model = cast("PreTrainedModel", self)
         refuse_setup(model)
         names = _arguments(model)
@@ -115,7 +115,7 @@ class Linearised:
         return output.to_tuple() if return_dict is False else output
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        r"""Generate as the model's class does; \theta stands still meanwhile: one difference for all."""
+        r"""Generate as the model's class does. \theta is fixed, so \theta - \theta_0 is computed once."""
         self._still = self._theta_0_and_difference()
         try:
             own: Any = super()
@@ -131,7 +131,7 @@ class Linearised:
         return theta_0, {name: parameters[name] - each for name, each in theta_0.items()}
 
     def _linear(self, given: dict[str, Any], cache: Any) -> dict[str, Any]:
-        """Logits, and whatever else was asked for, with the cache brought up to date."""
+        """Return logits and the other outputs that were asked for, and update the cache."""
         model = cast("PreTrainedModel", self)
         theta_0, difference = self._still or self._theta_0_and_difference()
         past, past_tangents = ([], []) if cache is None else caches.split(cache)
@@ -150,25 +150,25 @@ class Linearised:
 
 
 class _Plain(nn.Module):
-    """The model with its own forward pass, called like a function of its weights."""
+    """The model with its own forward pass, called as a function of its weights."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, **kwargs: Any) -> Any:
-        own: Any = super(Linearised, cast("Linearised", self.model))  # the class behind the mixed-in one
+        own: Any = super(Linearised, cast("Linearised", self.model))  # the class after the mixed-in one
         return own.forward(**kwargs)
 
 
 def _sum(at_0: Tensor, tangent: Tensor) -> Tensor:
-    """In float32 at least: a 16-bit sum would round the small tangent away."""
+    """Add in at least float32: a 16-bit sum would lose the small tangent to rounding."""
     dtype = torch.promote_types(at_0.dtype, torch.float32)
     return at_0.to(dtype) + tangent.to(dtype)
 
 
 def _plain_model(model: nn.Module) -> PreTrainedModel:
-    """The model itself, or the one that a PEFT model has put its adapters into."""
+    """Return the model, or the base model that holds the adapters of a PEFT model."""
     plain = cast("Any", model).get_base_model() if hasattr(model, "peft_config") else model
     if not isinstance(plain, PreTrainedModel):
         raise ConfigError("model", f"is a {type(plain).__name__}", "a transformers or PEFT model")
@@ -178,7 +178,7 @@ def _plain_model(model: nn.Module) -> PreTrainedModel:
 def _tensors(
     model: nn.Module, plain: PreTrainedModel, base: Any, theta_0: Mapping[str, Tensor] | None
 ) -> tuple[Mapping[str, Tensor], Origin]:
-    r"""\theta_0 where it is not \theta for good, and what to say of it beside saved weights."""
+    r"""Return the part of \theta_0 that has a tangent, and the origin to save beside the weights."""
     if theta_0 is not None:
         return moved(plain, {**dict(plain.named_parameters()), **theta_0}, "theta_0"), Origin()
     if base is None:
@@ -190,9 +190,9 @@ def _tensors(
 
 
 def _mix_in(model: nn.Module, first: type) -> None:
-    """Give this one model a class of its own: ``first`` and then what it was, under the same name.
+    """Give this model its own class: ``first``, then its old class, under the old name.
 
-    FSDP2 does so in ``fully_shard``. The name is what is written to config.json.
+    FSDP2 does the same in ``fully_shard``. The name is written to config.json.
     """
     old = type(model)
     names = {"__module__": old.__module__, "__qualname__": old.__qualname__}
@@ -211,14 +211,14 @@ def _with_signature(method: Callable[..., Any], of: Callable[..., Any]) -> Any:
 
 
 def _arguments(model: nn.Module) -> list[str]:
-    """Names of the arguments of the model's own forward pass, without its ``**kwargs``."""
+    """Return the argument names of the model's own forward pass, without its ``**kwargs``."""
     parameters = inspect.signature(type(model).forward).parameters.values()
     return [each.name for each in parameters if each.kind is not each.VAR_KEYWORD][1:]
 
 
 def _check(base: Any, theta_0: Any, device: str, dtype: str | None) -> None:
     if base is not None and theta_0 is not None:
-        raise ConfigError("base", "and theta_0 are both given", "one of them")
+        raise ConfigError("base", "is given together with theta_0", "only one of them")
     if device not in ("device", "cpu"):
         raise ConfigError("theta_0_device", f"is {device!r}", nearest(str(device), ("device", "cpu")))
     if dtype is not None and dtype not in DTYPES:
@@ -226,12 +226,12 @@ def _check(base: Any, theta_0: Any, device: str, dtype: str | None) -> None:
 
 
 def _check_names(parameters: Mapping[str, Tensor], theta_0: Mapping[str, Tensor]) -> None:
-    """A parameter that was frozen when the model was linearised would get no gradient, without a word."""
+    """Refuse a parameter that was frozen at :func:`linearise`: it would silently get no gradient."""
     if theta_0.keys() - parameters.keys():
-        raise refuse("a model whose parameters were replaced since (FSDP1)", ENGINES)
+        raise refuse("a model whose parameters were replaced after linearise() (FSDP1)", ENGINES)
     for name, parameter in parameters.items():
         if parameter.requires_grad and name not in theta_0:
-            problem = "is trained, and was frozen when the model was linearised"
+            problem = "is trained, but was frozen when the model was linearised"
             raise ConfigError(name, problem, "requires_grad set before linearise()")
 
 
@@ -239,7 +239,7 @@ def _warn_of_rounding(parameters: Mapping[str, Tensor]) -> bool:
     narrow = {p.dtype for p in parameters.values() if p.requires_grad and p.dtype.itemsize < 4}
     for dtype in narrow:
         _logger.warning(
-            "the linearised model's weights are %s: theta - theta_0 is mostly rounding there; keep them in "
+            "the weights of the linearised model are %s: theta - theta_0 is mostly rounding; keep them in "
             "float32 and compute in mixed precision (bf16=True without DeepSpeed's own bf16)",
             dtype,
         )

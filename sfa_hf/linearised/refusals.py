@@ -1,4 +1,4 @@
-"""What cannot be linearised: each refused by name."""
+"""Models and set-ups that cannot be linearised; each is refused by name."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ FAMILIES = ("gpt_neox", "llama", "qwen2")
 
 ENGINES = "one process, DDP, and DeepSpeed ZeRO 0 to 2"
 _REPLACED = ("eager", "sdpa", None)
-"""Attention implementations in whose place "eager" computes the same function: sdpa is what is chosen when
-nothing is asked for. Others are asked for by name, for a memory that eager attention would not keep."""
+"""Attention implementations that are replaced by "eager", which computes the same function. sdpa is the
+default. A user selects the others by name to save memory, which eager attention would not."""
 
 
 def refuse(what: str, right: str) -> NotImplementedError:
-    """Build the one error of something that cannot be linearised."""
+    """Return the error for something that cannot be linearised."""
     return NotImplementedError(f"sfa_hf cannot linearise {what}; supported: {right}")
 
 
 def refuse_model(model: PreTrainedModel) -> None:
-    """Refuse a model whose forward pass has no forward-mode derivative, or is none of :data:`FAMILIES`.
+    """Refuse a model outside :data:`FAMILIES`, or one without a forward-mode derivative.
 
     Raises:
-        NotImplementedError: names it, and what is supported.
+        NotImplementedError: the error names the model and what is supported.
     """
     if model.config.model_type not in FAMILIES:
         raise refuse(f"a model of type {model.config.model_type!r}", ", ".join(FAMILIES))
@@ -40,18 +40,18 @@ def refuse_model(model: PreTrainedModel) -> None:
 
 
 def refuse_setup(model: nn.Module) -> None:
-    """Refuse what a model may have been put into since it was linearised.
+    """Refuse a set-up that a linearised model cannot run in.
 
-    Weights that are not whole on this process, because the pass calls the model with other ones; and
-    gradient checkpointing: what is computed again in the backward pass would be without its tangents.
+    Weights must be whole on this process, because the pass calls the model with other weights. Gradient
+    checkpointing is refused, because values that are recomputed in the backward pass would have no tangents.
 
     Raises:
-        NotImplementedError: names the set-up, and what is supported.
+        NotImplementedError: the error names the set-up and what is supported.
     """
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise refuse("a model with gradient checkpointing", "training without it, on shorter batches or LoRA")
     if getattr(model, "_is_replica", False):
-        raise refuse("a model under nn.DataParallel", ENGINES + ": launch one process a GPU")
+        raise refuse("a model under nn.DataParallel", ENGINES + ": launch one process per GPU")
     if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
         raise refuse("a model under FSDP1", ENGINES)
     if any(isinstance(module, FSDPModule) for module in model.modules()):

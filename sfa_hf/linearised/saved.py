@@ -1,4 +1,4 @@
-r"""A linearised model on disk: \theta as any model is saved, and beside it where \theta_0 lies."""
+r"""A linearised model on disk: \theta as any model is saved, and a file that says where \theta_0 is."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.files.atomic import read_json, write_json
 from sfa_hf.linearised.theta_0 import digest
 from sfa_hf.models import load_model
 
 FILE = "linearised.json"
-"""Beside the weights: says that they are a linearised model's, and where \\theta_0 lies."""
+"""File beside the weights: marks them as those of a linearised model and says where \\theta_0 is."""
 ADAPTER_THETA_0 = "theta_0.safetensors"
-"""Beside adapters: their \\theta_0, which lies nowhere else (a fresh adapter is random)."""
-_RIGHT = "a folder that a linearised model was saved in"
+"""File beside adapters: their \\theta_0, which is stored nowhere else (a new adapter is random)."""
+_RIGHT = "the folder of a saved linearised model"
 
 
 @dataclass(frozen=True)
 class Origin:
-    r"""Where \theta_0 lies.
+    r"""Where \theta_0 is.
 
     Attributes:
-        base: folder or Hub id; None where nobody knows.
-        dtype: that it was read in.
-        fingerprint: of its values in that dtype.
+        base: folder or Hub id; None if unknown.
+        dtype: dtype that it was read in.
+        fingerprint: hash of its values in that dtype.
     """
 
     base: str | None = None
@@ -41,7 +41,7 @@ class Origin:
 
     @classmethod
     def of_now(cls, model: PreTrainedModel) -> Origin:
-        """The model that was just loaded, if it still is what it was loaded from."""
+        """Return the origin of a model that has not changed since it was loaded."""
         return cls._of(model.name_or_path or None, model)
 
     @classmethod
@@ -53,12 +53,12 @@ class Origin:
 
 
 class RemembersTheta0:
-    """What saves a linearised model."""
+    """Saves a linearised model with the place of its theta_0."""
 
     origin: Origin
 
     def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> Any:
-        r"""Save as the model's class does, and where \theta_0 lies."""
+        r"""Save as the model's class does, and write where \theta_0 is."""
         saved = super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
         if kwargs.get("is_main_process", True):
             note(self, Path(save_directory))
@@ -66,7 +66,7 @@ class RemembersTheta0:
 
 
 def note(model: Any, folder: Path) -> None:
-    r"""Write :data:`FILE`, and of a PEFT model its adapters' \theta_0."""
+    r"""Write :data:`FILE`, and for a PEFT model the \theta_0 of its adapters."""
     if hasattr(model, "peft_config"):
         tensors = model.get_base_model().theta_0.tensors
         save_file({name: each.cpu().contiguous() for name, each in tensors.items()}, folder / ADAPTER_THETA_0)
@@ -81,17 +81,15 @@ def note(model: Any, folder: Path) -> None:
 
 def read_base(base: str, dtype: torch.dtype) -> tuple[dict[str, Tensor], Origin]:
     r"""\theta_0 of a folder or Hub id, by the names of its parameters."""
-    try:
+    with known_as("base"):
         model, _ = load_model(base, str(dtype).removeprefix("torch."))
-    except ConfigError as error:
-        raise ConfigError("base", error.problem, error.right) from error
     return {name: each.detach() for name, each in model.named_parameters()}, Origin._of(base, model)
 
 
 def adapter_theta_0(model: Any, folder: str) -> dict[str, Tensor]:
-    r"""\theta_0 of a PEFT model's parameters: adapters as a folder holds them, the rest as they are.
+    r"""Return \theta_0 of a PEFT model: adapters from a folder, other parameters as they are now.
 
-    PEFT itself maps the file's names to the model's; the model's own adapters come back afterwards.
+    PEFT maps the names in the file to those of the model. The adapters of the model are restored afterwards.
     """
     from peft import load_peft_weights, set_peft_model_state_dict  # noqa: PLC0415 - an optional extra
 
@@ -114,18 +112,21 @@ def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def load_linearised(
     folder: str, dtype: str = "float32", *, base: str | None = None, **kwargs: Any
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    r"""Load what a linearised model saved, linearised again.
+    r"""Load a saved linearised model and linearise it again.
 
-    The same folder loads as an ordinary model with ``from_pretrained``.
+    ``from_pretrained`` loads the same folder as an ordinary model.
 
     Args:
-        folder: that holds :data:`FILE`.
-        dtype: of the weights.
-        base: where \theta_0 lies now, if not where the file says.
-        kwargs: further arguments of :func:`sfa_hf.linearised.linearise`.
+        folder: folder that holds :data:`FILE`.
+        dtype: dtype of the weights, e.g. "float32".
+        base: folder or Hub id of \theta_0, if it is not where the file says.
+        kwargs: other arguments of :func:`sfa_hf.linearised.linearise`.
+
+    Returns:
+        The model and its tokenizer.
 
     Raises:
-        ConfigError: the folder is none, or \theta_0 is not there or has changed.
+        ConfigError: the folder is not that of a linearised model, or \theta_0 is missing or has changed.
     """
     from sfa_hf.linearised.model import linearise  # noqa: PLC0415 - which saves by this module
 

@@ -13,19 +13,19 @@ from sfa_hf.errors import ConfigError
 from sfa_hf.shards.fingerprint import fingerprint_of
 
 Place = Literal["device", "cpu"]
-_BEGINNING = 2**14
-"""Entries of each tensor that :func:`digest` reads."""
+_FIRST = 2**14
+"""Number of entries of each tensor that :func:`digest` reads."""
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 class Theta0:
-    r"""\theta_0 of the parameters that have a tangent; the others stand still.
+    r"""\theta_0 of the parameters that have a tangent; the others do not change.
 
     Args:
-        tensors: by the parameters' names.
+        tensors: tensors by parameter name.
         place: "device" keeps them where the model computes; "cpu" keeps them in host memory and copies them
-            over for each pass, until its backward pass is done.
-        dtype: they are kept in; None: as they are. Each pass computes in the parameters' own.
+            for each pass, until its backward pass is done.
+        dtype: dtype they are kept in; None for their own. Each pass computes in the dtype of the parameters.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], place: Place, dtype: torch.dtype | None) -> None:
@@ -36,10 +36,10 @@ class Theta0:
         }
 
     def beside(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        r"""\theta_0 on the device and in the dtype of each of its parameters.
+        r"""Return \theta_0 on the device and in the dtype of each parameter.
 
         Args:
-            parameters: all of the model's, by name.
+            parameters: all parameters of the model, by name.
         """
         if self._place == "device":
             self.tensors = {name: each.to(parameters[name].device) for name, each in self.tensors.items()}
@@ -47,15 +47,15 @@ class Theta0:
 
 
 def moved(model: nn.Module, theta_0: Mapping[str, Tensor], key: str) -> dict[str, Tensor]:
-    r"""The part of \theta_0 that has a tangent: what is trained, and what is frozen elsewhere than it was.
+    r"""Return the part of \theta_0 that has a tangent: trained parameters, and those frozen at other values.
 
     Args:
-        model: at \theta.
-        theta_0: the tensors of all its parameters.
-        key: argument that \theta_0 came by, for errors.
+        model: the model at \theta.
+        theta_0: tensors of all its parameters.
+        key: name of the argument that \theta_0 came from, for errors.
 
     Raises:
-        ConfigError: names or shapes differ.
+        ConfigError: names or shapes differ from those of the model.
     """
     found = {}
     for name, parameter in model.named_parameters():
@@ -70,11 +70,11 @@ def moved(model: nn.Module, theta_0: Mapping[str, Tensor], key: str) -> dict[str
 
 
 def trained_now(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the parameters that are not frozen."""
+    """Return copies of the parameters that are not frozen."""
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    r"""Tell one \theta_0 from another by the beginning of each of its tensors: training changes them all."""
-    beginnings = ((name, tensor.detach().reshape(-1)[:_BEGINNING], tensor.shape) for name, tensor in tensors)
-    return fingerprint_of((Shard(name, first, 0, shape), first) for name, first, shape in beginnings)
+    r"""Hash the first entries of each tensor of a \theta_0; training changes all of them."""
+    firsts = ((name, tensor.detach().reshape(-1)[:_FIRST], tensor.shape) for name, tensor in tensors)
+    return fingerprint_of((Shard(name, first, 0, shape), first) for name, first, shape in firsts)

@@ -1,4 +1,4 @@
-"""Small models of three families, built once in about a minute, for demos and tests without a download."""
+"""Small models of three families for demos and tests without a download; each is built once, in a minute."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a built-in model's weights; it is part of the cache key.
+    """Everything that determines the weights of a built-in model; part of the cache key.
 
     Attributes:
         family: "pythia", "llama" or "qwen".
         hidden: width of the residual stream.
         layers: number of blocks.
-        heads: attention heads.
+        heads: number of attention heads.
         vocabulary: number of tokens.
-        positions: longest sequence the config states.
-        documents: how many generated texts there are to train on.
+        positions: longest sequence in the config, in tokens.
+        documents: number of generated training texts.
         steps: optimizer steps of pre-training.
-        batch: windows in a step.
-        window: tokens in a window.
-        learning_rate: its peak.
-        seed: of texts, initial weights and batches.
+        batch: windows per step.
+        window: tokens per window.
+        learning_rate: peak of the learning rate.
+        seed: seed of texts, initial weights and batches.
     """
 
     family: str
@@ -64,12 +64,12 @@ BUILTINS: dict[str, Recipe] = {f"builtin:{family}": Recipe(family) for family in
 
 
 def built(recipe: Recipe, cache_dir: Path | None = None) -> Path:
-    """The folder of the recipe's model, built now if the cache does not hold it whole."""
+    """Return the folder of the recipe's model; build it if the cache does not hold it complete."""
     return cache.folder(asdict(recipe), lambda target: _build(recipe, target), cache_dir)
 
 
 def _build(recipe: Recipe, target: Path) -> None:
-    _logger.info("building the built-in model %s, once: about a minute", recipe.family)
+    _logger.info("building the built-in model %s once (about a minute)", recipe.family)
     texts = documents(recipe.documents, recipe.seed)
     words = texts + task_words(recipe.documents // 4, recipe.seed)
     tokenizer = train_tokenizer(words, recipe.family, recipe.vocabulary, recipe.positions)
@@ -104,7 +104,7 @@ def _qwen(recipe: Recipe, vocabulary: int, tokenizer: Any) -> PreTrainedModel:
 
 
 def _gated(recipe: Recipe, vocabulary: int, tokenizer: Any) -> dict[str, Any]:
-    """Llama's and Qwen's shape: a gated MLP of about the same size as GPT-NeoX's, two heads to a key head."""
+    """Config of Llama and Qwen: a gated MLP of about GPT-NeoX's size, two heads per key head."""
     return {
         "vocab_size": vocabulary,
         "hidden_size": recipe.hidden,
@@ -123,7 +123,7 @@ def _gated(recipe: Recipe, vocabulary: int, tokenizer: Any) -> dict[str, Any]:
 
 
 def _spread(recipe: Recipe) -> float:
-    """Standard deviation of initial weights, 1/sqrt(width): the classes' 0.02 suits widths of thousands."""
+    """Standard deviation of initial weights, 1/sqrt(width); the default 0.02 is for widths of thousands."""
     return float(recipe.hidden**-0.5)
 
 

@@ -1,10 +1,9 @@
-"""Folders named by the hash of what made them; found whole or built again."""
+"""Folders named by the hash of what built them; an incomplete one is built again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from sfa_hf.config.paths import cache_folder
 from sfa_hf.files.atomic import write_json
 
 _MANIFEST = "manifest.json"
@@ -22,25 +22,20 @@ _SOURCES = ("models", "generated")
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
-def root() -> Path:
-    """``$SFA_HF_CACHE``, else ``sfa_hf`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    own = os.environ.get("SFA_HF_CACHE")
-    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(own).expanduser() if own else Path(shared).expanduser() / "sfa_hf"
-
-
 def folder(recipe: Mapping[str, Any], build: Callable[[Path], None], cache_dir: Path | None = None) -> Path:
-    """The folder that ``build`` fills for ``recipe``.
+    """Return the folder that ``build`` fills for ``recipe``.
 
-    It appears under its name by one rename, when it is whole. A folder that lacks files or whose files differ
-    from the manifest (a copy cut short, a full disk) is built again. Processes that ask at once wait for one.
+    The folder appears by one rename, when it is complete. A folder that lacks files, or whose files differ
+    from the manifest (an interrupted copy, a full disk), is built again. If several processes ask at the same
+    time, one builds and the others wait.
 
     Args:
-        recipe: JSON values; part of the name's hash, with this package's code and the libraries' versions.
+        recipe: JSON values; hashed into the name, with the code of this package and the versions of
+            libraries.
         build: fills an empty folder.
-        cache_dir: parent folder; None is :func:`root`.
+        cache_dir: parent folder; None is :func:`sfa_hf.config.paths.cache_folder`.
     """
-    parent = cache_dir or root()
+    parent = cache_dir or cache_folder()
     parent.mkdir(parents=True, exist_ok=True)
     target = parent / f"{recipe.get('family', 'model')}-{_digest(recipe)}"
     if _is_whole(target):

@@ -1,4 +1,4 @@
-"""The moment of pre-training that gives a built-in model something to forget."""
+"""Short pre-training, which gives a built-in model something to forget."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 if TYPE_CHECKING:
     from sfa_hf.models.builtin import Recipe
 
-#: Sums are split among threads, so their number is part of the result. One: several processes may share the
-#: cores, and for matrices this small a second thread gains little.
+#: Sums are split among threads, so the number of threads is part of the result. One, because several
+#: processes may share the cores, and a second thread gains little for matrices this small.
 _THREADS = 1
 
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Seed torch and fix its thread count inside; leave both outside as they were."""
+    """Seed torch and fix its thread count; restore both afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(_THREADS)
     try:
@@ -36,12 +36,12 @@ def reproducible(seed: int) -> Iterator[None]:
 def pretrain(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], recipe: Recipe
 ) -> None:
-    """Train on next tokens of ``texts``, AdamW with a short warm-up and a cosine to a tenth."""
+    """Train on the next tokens of ``texts`` with AdamW, a short warm-up and a cosine decay to a tenth."""
     stream = _stream(tokenizer, texts)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
     model.train()
-    # None is tqdm's word for "unless it is a terminal".
+    # None: tqdm shows the bar only on a terminal.
     for _ in tqdm(range(recipe.steps), desc="pre-training", unit="step", leave=False, disable=None):
         ids = _windows(stream, recipe.batch, recipe.window)
         model(input_ids=ids, labels=ids).loss.backward()
@@ -59,7 +59,7 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _stream(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tensor:
-    """All texts as one row of tokens, an EOS behind each."""
+    """Return all texts as one row of tokens, with an EOS after each."""
     encoded = tokenizer(list(texts), verbose=False)["input_ids"]
     return torch.tensor([token for ids in encoded for token in (*ids, tokenizer.eos_token_id)])
 

@@ -1,8 +1,8 @@
-"""Generated plain text that a built-in model reads before any task: no prompt, no held-out content.
+"""Generated plain text for the pre-training of a built-in model, without prompts and held-out contents.
 
-Stories with numbers, sums in words and in figures, contract clauses under headings, Python lines with and
-without comments. As with a real base model, what the tasks need is there in other words; their questions and
-forms of answer are not.
+Stories with numbers, sums in words and in digits, contract clauses under headings, Python lines with and
+without comments. As with a real base model, the text holds what the tasks need in other words, but not their
+questions and forms of answer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 
 
 def documents(count: int, seed: int) -> list[str]:
-    """So many texts of a line or a few, the same for the same seed."""
+    """Return ``count`` texts of one or a few lines, the same for the same seed."""
     rng = random.Random(f"text/{seed}")  # noqa: S311 - reproducible data, not a secret
     return [rng.choices(_WRITERS, weights=_WEIGHTS)[0](rng) for _ in range(count)]
 
 
 def task_words(count: int, seed: int) -> list[str]:
-    """Training rows' prompts, for the tokenizer alone: words that only tasks use shall be one token too."""
+    """Return prompts of training rows, only for the tokenizer: words of tasks become single tokens too."""
     rows = [(name, row) for name in GENERATORS for row in generate(name, "train", count // 3, seed)]
     return [
         f"{row[GENERATORS[name].content]} {row.get('question', '')}\nAnswer: Label: Python:"
@@ -40,7 +40,7 @@ def _story(rng: random.Random) -> str:
 
 
 def _account(rng: random.Random) -> str:
-    """How many things there were, what happened to them, how many there were then."""
+    """Count things, change their number, and count them again."""
     name, thing = rng.choice(math.NAMES), rng.choice(math.THINGS)
     before, change = rng.randint(1, 9), rng.randint(1, 9)
     if rng.random() < 0.5:
@@ -53,7 +53,7 @@ def _account(rng: random.Random) -> str:
 
 
 def _sums(rng: random.Random) -> str:
-    """A few number facts, each in one of the ways people write them."""
+    """Write a few sums, each in one of the usual forms."""
     facts = []
     for _ in range(rng.randint(2, 4)):
         a, b = rng.randint(0, 9), rng.randint(0, 9)
@@ -74,7 +74,7 @@ def _sums(rng: random.Random) -> str:
 
 
 def _clause(rng: random.Random) -> str:
-    """A clause under its heading, as a contract prints it."""
+    """Write a clause under its heading, as in a contract."""
     row = law.draw(rng)
     if split_of(row["clause"]) != "train":
         return _clause(rng)
@@ -82,13 +82,13 @@ def _clause(rng: random.Random) -> str:
 
 
 def _commented(rng: random.Random) -> str:
-    """Lines of Python, a comment above each."""
+    """Write lines of Python, each with a comment above it."""
     rows = [row for row in (code.draw(rng) for _ in range(3)) if split_of(row["english"]) == "train"]
     return "\n".join(f"# {row['english']}\n{row['code']}" for row in rows)
 
 
 def _program(rng: random.Random) -> str:
-    """Lines that go on using the names they began with."""
+    """Write lines of Python that use the same names."""
     x, y = rng.sample(code.VARIABLES, 2)
     items, sign, number = rng.choice(code.LISTS), rng.choice("+-*/"), rng.randint(0, code.LARGEST)
     lines = (

@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizers trained on generated text, with each family's own special tokens."""
+"""Byte-level BPE tokenizers trained on generated text, with the special tokens of each family."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHATML = (
 
 @dataclass(frozen=True)
 class _Special:
-    """A family's special tokens; the built-in models differ where the real ones do."""
+    """Special tokens of a family; they differ between families as those of the real models do."""
 
     eos: str
     bos: str | None = None
@@ -42,13 +42,13 @@ _SPECIAL = {
 def train_tokenizer(
     texts: Sequence[str], family: str, vocabulary: int, longest: int
 ) -> PreTrainedTokenizerFast:
-    """Train byte-level BPE on ``texts``; every digit is a token of its own.
+    """Train byte-level BPE on ``texts``; every digit is its own token.
 
     Args:
         texts: the corpus.
-        family: "pythia", "llama" or "qwen": decides the special tokens.
-        vocabulary: number of tokens, special ones included.
-        longest: the longest sequence that the tokenizer states.
+        family: "pythia", "llama" or "qwen"; determines the special tokens.
+        vocabulary: number of tokens, with special tokens.
+        longest: ``model_max_length`` of the tokenizer, in tokens.
     """
     special = _SPECIAL[family]
     tokenizer = Tokenizer(BPE())

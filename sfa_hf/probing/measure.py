@@ -1,4 +1,4 @@
-"""What is measured of one model."""
+"""The measurements of one model."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ def measured(
     ends: dict[str, nn.Module],
     options: ProbeOptions,
 ) -> dict[str, Any]:
-    """Loss, score and distances of features on every task.
+    """Measure loss, score and distances of features on every task.
 
     Args:
-        model: the point's.
-        tokenizer: of it.
-        tasks: to measure on.
-        ends: models "a" and "b" to compare features with; none to compare none.
-        options: the probe's.
+        model: model of the point.
+        tokenizer: its tokenizer.
+        tasks: tasks to measure on.
+        ends: models "a" and "b" to compare features with; empty for no comparison.
+        options: options of the probe.
+
+    Returns:
+        The measurements by task name.
     """
     return {task.name: _on_task(model, tokenizer, task, ends, options) for task in tasks}
 

@@ -1,11 +1,10 @@
-r"""The points of a probe, and the merge that makes each."""
+r"""The points of a probe, and the merge that makes each of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from sfa_hf.errors import ConfigError
 from sfa_hf.probing.options import ProbeOptions
 
 LINEAR, FISHER = "linear", "fisher"
@@ -17,8 +16,8 @@ class Point:
 
     Attributes:
         curve: "linear", "fisher", or "" for a checkpoint beside the path.
-        alpha: the weight of B, where it is on a path.
-        name: of a checkpoint beside the path.
+        alpha: weight of B; None beside the path.
+        name: name of a checkpoint beside the path.
     """
 
     curve: str
@@ -27,12 +26,12 @@ class Point:
 
     @property
     def key(self) -> str:
-        """What the point is called in probe.json."""
+        """Name of the point in probe.json."""
         return self.name if self.alpha is None else f"{self.curve} {self.alpha:.6g}"
 
 
 def points(options: ProbeOptions) -> list[Point]:
-    """The ends first, then the rest of the straight line, the other curve, and the checkpoints beside."""
+    """Return the ends, the rest of the straight line, the other curve, and the other checkpoints."""
     step = 1 / (options.points - 1)
     outside = int(options.beyond / step + 1e-9)
     inner = [round(i * step, 9) for i in range(1, options.points - 1)]
@@ -43,10 +42,10 @@ def points(options: ProbeOptions) -> list[Point]:
 
 
 def recipe(point: Point, a: str, b: str, options: ProbeOptions) -> dict[str, Any]:
-    r"""How to make a point that is none of the checkpoints, for :func:`sfa_hf.checkpoints.make_recipe`.
+    r"""Return the recipe of a point that is not a checkpoint, for :func:`sfa_hf.checkpoints.make_recipe`.
 
     The straight line is a task vector of any length, \theta_A + \alpha (\theta_B - \theta_A), so that it
-    goes on behind both ends.
+    continues beyond both ends.
     """
     if point.curve == LINEAR:
         return {"base": a, "models": [b], "rule": {"name": "task_arithmetic", "lambda": point.alpha}}
@@ -57,9 +56,8 @@ def recipe(point: Point, a: str, b: str, options: ProbeOptions) -> dict[str, Any
     return {"models": [{"path": a, "fisher": given.a}, {"path": b, "fisher": given.b}], "rule": rule}
 
 
-def as_asked(error: ConfigError, point: Point) -> ConfigError:
-    """An error of a point's recipe, by the arguments of the probe."""
-    linear = {"base": "A", "models.0": "B"}
-    fisher = {"models.0.fisher": "fisher.a", "models.1.fisher": "fisher.b", "models.0": "A", "models.1": "B"}
-    names = linear if point.curve == LINEAR else fisher
-    return ConfigError(names.get(error.key, error.key), error.problem, error.right)
+def arguments_of(point: Point) -> dict[str, str]:
+    """The probe's arguments by the keys of a point's recipe, for its errors."""
+    if point.curve == LINEAR:
+        return {"base": "A", "models.0": "B"}
+    return {"models.0.fisher": "fisher.a", "models.1.fisher": "fisher.b", "models.0": "A", "models.1": "B"}

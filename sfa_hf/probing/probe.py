@@ -1,4 +1,4 @@
-"""A probe: every point made, measured, and written down before the next."""
+"""A probe: each point is made, measured and written before the next."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sfa_hf.checkpoints import check_checkpoints, make_recipe, merge_checkpoints
 from sfa_hf.distributed.processes import from_first_process
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.evaluation import check_tasks
 from sfa_hf.files.atomic import read_json, write_json
 from sfa_hf.linearised import linearise
 from sfa_hf.models import load_model, resolve_model
 from sfa_hf.probing.measure import measured
 from sfa_hf.probing.options import ProbeOptions
-from sfa_hf.probing.path import Point, as_asked, points, recipe
+from sfa_hf.probing.path import Point, arguments_of, points, recipe
 from sfa_hf.reports.probe import plot_probe
 from sfa_hf.tasks.named import named_tasks
 
@@ -30,26 +30,26 @@ logger = logging.getLogger(__name__)
 
 FILE = "probe.json"
 _MADE = "point.writing"
-_AGAIN = "another output_dir, or the same options to go on with it"
+_AGAIN = "another output_dir, or the same options to continue it"
 
 
 def run_probe(a: str, b: str, options: ProbeOptions, device: torch.device) -> dict[str, Any]:
-    """Measure what is left of a probe, and draw it.
+    """Measure the remaining points of a probe, and draw it.
 
-    Called on every process of a launch; they share the rows. Each point is in ``output_dir/probe.json``
-    before the next one is made; the same call goes on with what is there.
+    Call it on every process; they share the rows. Each point is written to ``output_dir/probe.json`` before
+    the next one is made. The same call continues an interrupted probe.
 
     Args:
         a: folder or Hub id of the checkpoint at 0.
-        b: of the one at 1.
-        options: what to measure.
-        device: where models compute.
+        b: folder or Hub id of the checkpoint at 1.
+        options: options of the probe.
+        device: device that the models compute on.
 
     Returns:
         The content of probe.json.
 
     Raises:
-        ConfigError: bad input, or a folder that holds another probe.
+        ConfigError: the input is not valid, or the folder holds another probe.
     """
     return _Probe(a, b, options, device).run()
 
@@ -84,13 +84,11 @@ class _Probe:
         return self.found
 
     def _check_merges(self) -> None:
-        """Whether A and B can be merged, and their F read, before anything is measured."""
+        """Check that A and B can be merged and their F can be read, before anything is measured."""
         for curve in sorted({point.curve for point in self.points if point.curve}):
             point = Point(curve, 0.5)
-            try:
+            with known_as(arguments_of(point)):
                 check_checkpoints(make_recipe(recipe(point, self.a, self.b, self.options)))
-            except ConfigError as error:
-                raise as_asked(error, point) from error
 
     def _load(self, folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         model, tokenizer = load_model(folder, self.options.model.dtype)
@@ -100,7 +98,7 @@ class _Probe:
 
     @contextmanager
     def _made(self, point: Point) -> Iterator[str]:
-        """Folder of a point's model; one that had to be merged is gone afterwards."""
+        """Yield the folder of the point's model; a merged one is removed afterwards."""
         ready = self.beside if point.alpha is None else {"0": self.a, "1": self.b}
         place = point.name or f"{point.alpha:g}"
         if place in ready:
@@ -113,14 +111,14 @@ class _Probe:
         from_first_process(lambda: shutil.rmtree(folder))
 
     def _read(self) -> dict[str, Any]:
-        """What an earlier call has measured, of the same options."""
+        """Read what an earlier call with the same options has measured."""
         asked = self.options.model_dump(mode="json", exclude={"output_dir"})
         mine = {"a": self.a, "b": self.b, **asked}
         if not self.file.is_file():
             return {"schema": 1, "asked": mine, "tasks": [task.name for task in self.tasks], "points": {}}
         found = read_json(self.file, "another output_dir")
         if not isinstance(found, dict) or not isinstance(found.get("asked"), dict):
-            raise ConfigError("output_dir", f"{self.file} is no probe", "another output_dir")
+            raise ConfigError("output_dir", f"{self.file} does not hold a probe", "another output_dir")
         differing = sorted(key for key in mine if found["asked"].get(key) != mine[key])
         if differing:
             problem = f"{self.file} was made with other values of {', '.join(differing)}"
@@ -129,16 +127,14 @@ class _Probe:
 
 
 def _merge(wanted: Any, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # of a call that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a call that was killed
     folder.parent.mkdir(parents=True, exist_ok=True)
     merge_checkpoints(wanted, folder)
 
 
 def _resolved(key: str, name: str) -> str:
-    try:
+    with known_as(key):
         return resolve_model(name)
-    except ConfigError as error:
-        raise ConfigError(key, error.problem, error.right) from error
 
 
 def _line(tasks: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Tables, plots and report.html, from results.json alone."""
+"""Tables, plots and report.html, made only from results.json."""
 
 from sfa_hf.reports.page import write_report
 from sfa_hf.reports.run import Run, read_run

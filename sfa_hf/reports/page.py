@@ -20,7 +20,7 @@ def write_report(folder: Path, runs: Sequence[Path] = ()) -> Path:
         The path of report.html.
 
     Raises:
-        ConfigError: a run has no whole results.json.
+        ConfigError: the results.json of a run is missing or damaged.
     """
     found = [read_run(run) for run in (runs or [folder])]
     plot = folder / "plots" / "scores.png"

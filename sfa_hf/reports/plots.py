@@ -1,4 +1,4 @@
-"""The curve of every task's score over the sequence."""
+"""The plot of each task's score over the sequence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def plot_scores(runs: Sequence[Run], path: Path) -> None:
-    """Draw one panel a task: its score after each stage, one line a run, with standard errors."""
+    """Draw one panel per task: its score after each stage with standard errors, one line per run."""
     tasks = runs[0].tasks
     figure = Figure(figsize=(3.6 * len(tasks), 3.2), layout="constrained")
     axes = figure.subplots(1, len(tasks), squeeze=False)[0]
@@ -28,7 +28,7 @@ def plot_scores(runs: Sequence[Run], path: Path) -> None:
                 capsize=3,
                 label=run.title,
             )
-        axis.axvspan(column, column + 1, color="0.92", zorder=0)  # while this task is being trained
+        axis.axvspan(column, column + 1, color="0.92", zorder=0)  # while this task is trained
         axis.set_title(f"{task} ({runs[0].results['metrics_used'][task]})")
         axis.set_xticks(range(len(tasks) + 1), ["start", *tasks])
         axis.grid(axis="y", alpha=0.3)

@@ -1,4 +1,4 @@
-"""Plots of a probe, from probe.json alone."""
+"""Plots of a probe, made only from probe.json."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-CURVES = {"linear": ("straight line", "-", "o"), "fisher": ("by optimizer state", "--", "s")}
+CURVES = {"linear": ("straight line", "-", "o"), "fisher": ("weighted by optimizer states", "--", "s")}
 _COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
-LOSS = "loss, nats a token"
+LOSS = "loss, nats per token"
 _ENDS = {"a": "A", "b": "B"}
 _PANEL = (3.8, 2.9)
 
@@ -20,11 +20,14 @@ Value = Callable[[Mapping[str, Any]], float]
 
 
 def plot_probe(found: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw path.png, and features.png where features were compared.
+    """Draw path.png, and features.png if features were compared.
 
     Args:
-        found: the content of probe.json.
-        folder: for the plots.
+        found: content of probe.json.
+        folder: folder of the plots.
+
+    Returns:
+        The paths of the plots.
     """
     written = [_draw(found, folder / "path.png", _path_rows(found))]
     first = next(iter(next(iter(found["points"].values()))["tasks"].values()))
@@ -43,7 +46,7 @@ def _feature_rows() -> list[tuple[str, Value]]:
     def to(end: str) -> Value:
         return lambda at: at["mismatch"][end]["relative"]
 
-    return [(f"features' distance from {label}'s", to(end)) for end, label in _ENDS.items()]
+    return [(f"distance of features from those of {label}", to(end)) for end, label in _ENDS.items()]
 
 
 def _draw(found: Mapping[str, Any], path: Path, rows: list[tuple[str, Value]]) -> Path:
@@ -55,7 +58,7 @@ def _draw(found: Mapping[str, Any], path: Path, rows: list[tuple[str, Value]]) -
         for column, task in enumerate(tasks):
             axis = grid[row][column]
             _panel(axis, found, task, value)
-            if label == LOSS:  # behind the ends it grows many times over
+            if label == LOSS:  # beyond the ends it grows many times over
                 axis.set_yscale("log")
                 axis.yaxis.set_major_formatter(LogFormatter())
                 axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.2, 0.5)))
@@ -70,7 +73,7 @@ def _draw(found: Mapping[str, Any], path: Path, rows: list[tuple[str, Value]]) -
 
 
 def _panel(axis: Axes, found: Mapping[str, Any], task: str, value: Value) -> None:
-    """One task's curves; a checkpoint beside the path is a level."""
+    """Draw the curves of one task; a checkpoint beside the path is a horizontal line."""
     points = found["points"]
     for end in (0, 1):
         axis.axvline(end, color="0.8", linewidth=1, zorder=0)

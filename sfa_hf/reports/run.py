@@ -1,4 +1,4 @@
-"""One run, as results.json tells it."""
+"""One run, as read from results.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import read_json
 
-# Metrics whose scores are fractions in [0, 1], shown in per cent; any other is shown as it is.
+# Metrics whose scores are fractions in [0, 1], shown in per cent; others are shown unchanged.
 FRACTIONS = ("exact_match", "accuracy", "f1", "pass@1")
 
 SUMMARY = {
@@ -23,7 +23,7 @@ SUMMARY = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder's results.
+    """The results of a run folder.
 
     Attributes:
         folder: the run folder.
@@ -43,12 +43,12 @@ class Run:
 
     @property
     def stages(self) -> list[str]:
-        """What each row of the score matrix comes after."""
+        """The stage of each row of the score matrix."""
         return ["before", *(f"after {task}" for task in self.tasks)][: len(self.scores)]
 
     @property
     def title(self) -> str:
-        """The method and the options that tell it from another run of the same method."""
+        """The method, with the options that distinguish its runs."""
         method = self.results["method"]
         shown = [f"{key}={method[key]}" for key in ("beta", "p") if method.get(key) is not None]
         return " ".join([method["name"], *shown])
@@ -62,7 +62,7 @@ class Run:
         ]
 
     def score(self, row: int, column: int) -> str:
-        """A score and its standard error, in per cent where the metric is a fraction."""
+        """Return a score and its standard error, in per cent if the metric is a fraction."""
         value, error = self.scores[row][column], self.results["stderr"][row][column]
         if self.results["metrics_used"][self.tasks[column]] in FRACTIONS:
             return f"{100 * value:.1f} ±{100 * error:.1f}"
@@ -73,9 +73,9 @@ def read_run(folder: Path) -> Run:
     """Read the results of a run folder.
 
     Raises:
-        ConfigError: there is no results.json, or it is not whole.
+        ConfigError: results.json is missing or damaged.
     """
     path = folder / "results.json"
     if not path.is_file():
-        raise ConfigError(str(folder), "holds no results.json", "a run folder with at least one score")
+        raise ConfigError(str(folder), "has no results.json", "a run folder with at least one score")
     return Run(folder, read_json(path, "run the sequence again: it rewrites the file"))

@@ -9,7 +9,7 @@ from sfa_hf.reports.run import Run
 
 
 def side_by_side(runs: Sequence[Run]) -> str:
-    """The score matrices of several runs, next to each other, with their summaries below."""
+    """Return the score matrices of several runs side by side, with their summaries below."""
     blocks = [_block(run) for run in runs]
     widths = [max(map(len, block)) for block in blocks]
     rows = zip_longest(*blocks, fillvalue="")

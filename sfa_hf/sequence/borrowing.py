@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import PartialState
 
+from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import link_or_copy
@@ -53,9 +53,9 @@ def _lent(config: RunConfig, lender: Path) -> RunState | None:
     if config.output_dir.exists() or not (lender / "config.yaml").is_file():
         return None
     try:
-        theirs = yaml.safe_load((lender / "config.yaml").read_text(encoding="utf-8"))
+        theirs = read_yaml(lender / "config.yaml")
         state = RunFolder(lender, theirs).read() if _alike(config, theirs) else None
-    except (ConfigError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except ConfigError as error:
         logger.warning("nothing is borrowed of %s: %s", lender, error)  # its own launch will refuse it
         return None
     if state is None or state.evaluated < 2 or state.world_size != PartialState().num_processes:
@@ -77,8 +77,8 @@ def _alike(config: RunConfig, theirs: dict[str, Any]) -> bool:
     differing = differing_keys(theirs, config.resolved)
     if any(not key.startswith("method.") for key in differing):
         return False
-    wanted = config.method.first_task
-    return wanted is not None and wanted == make_method(theirs["method"]).first_task
+    wanted = config.method.first_training
+    return wanted is not None and wanted == make_method(theirs["method"]).first_training
 
 
 def _link(config: RunConfig, lender: Path) -> None:

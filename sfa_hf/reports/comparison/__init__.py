@@ -1,4 +1,4 @@
-"""A comparison of methods as a table, plots and a page, from comparison.json alone."""
+"""A comparison of methods as tables, plots and a page, made only from comparison.json."""
 
 from sfa_hf.reports.comparison.page import write_comparison_report
 from sfa_hf.reports.comparison.table import comparison_tables, markdown

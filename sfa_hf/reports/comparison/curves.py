@@ -1,4 +1,4 @@
-"""Scores while training, with merges marked, as in figure 2 of arXiv 2501.05559."""
+"""Scores during training, with merges marked, as in figure 2 of arXiv 2501.05559."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from sfa_hf.reports.comparison.view import Comparison
 
 STYLES = ("-", "--", "-.", ":")
 _TICK = 0.035
-"""Height of a merge's mark, as a share of the panel."""
+"""Height of the mark of a merge, as a fraction of the panel."""
 _TICKS = 0.25
-"""Height of all methods' marks, one above the other, at most."""
+"""Largest total height of the marks of all methods, one above the other."""
 
 Scores = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A method's scores of all tasks, one mapping a seed, by steps of the sequence; and its merges' steps."""
+    """Scores of a method by step of the sequence, one mapping per seed; and the steps of its merges."""
 
     label: str
     points: dict[int, list[Scores]]
@@ -34,7 +34,7 @@ class _Line:
 
 
 def plot_curves(comparison: Comparison, path: Path) -> bool:
-    """Draw each task's score over the steps of the sequence; False where no run was scored in training."""
+    """Draw the score of each task over the steps of the sequence; False if no run was scored in training."""
     curves = comparison.found["curves"]
     if not curves:
         return False
@@ -59,7 +59,7 @@ def plot_curves(comparison: Comparison, path: Path) -> bool:
 
 
 def _lines(comparison: Comparison, starts: Mapping[str, int]) -> Iterator[_Line]:
-    """One line for each method that was scored in training; its merges are its first seed's."""
+    """Yield one line for each method scored in training, with the merges of its first seed."""
     for method in comparison.methods:
         own = [curve for curve in comparison.found["curves"] if curve["label"] == method.label]
         points: dict[int, list[Scores]] = {}
@@ -82,6 +82,6 @@ def _mark_merges(axis: Axes, line: _Line, row: int, height: float) -> None:
 
 
 def _steps(task: str, curves: Sequence[Mapping[str, Any]]) -> int:
-    """T of a task; 0 where no run was scored in it."""
+    """Return T of a task; 0 if no run was scored in it."""
     points = chain.from_iterable(curve["points"] for curve in curves)
     return max((int(point["of"]) for point in points if point["task"] == task), default=0)

@@ -1,4 +1,4 @@
-"""What the plots of a comparison share: colours, points with their seeds' spread, labels, legends."""
+"""Shared parts of the plots of a comparison: colours, points with the spread of their seeds, labels."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Color = tuple[float, float, float, float] | str
 
 MARKERS = "sD^vP*X<>hdp"
 MAPS = ("viridis", "autumn", "winter", "copper")
-"""Of the families of methods, one after the other; a family's lines are shades of it."""
+"""Colour maps of the families of methods, in order; the lines of a family are shades of its map."""
 _SIDES = ((1, 1), (-1, -1), (-1, 1), (1, -1))
-"""Right or left of a point, above or below it."""
+"""Sides of a point: right or left, above or below."""
 REFERENCE = "0.45"
-"""Grey, of what the methods are held against."""
+"""Grey, for the references that methods are compared with."""
 _GREY = 7
-"""Place of another grey among matplotlib's ten colours."""
+"""Index of the grey among the ten colours of matplotlib; it is not used."""
 
 
 def shades(count: int, family: int) -> list[Color]:
-    """Colours of a family's lines."""
+    """Return the colours of a family's lines."""
     if count == 1:
         return [mpl.colormaps["Dark2"]((family + 2) % 8)]
     colors = mpl.colormaps[MAPS[family % len(MAPS)]]
@@ -35,14 +35,14 @@ def shades(count: int, family: int) -> list[Color]:
 
 
 def single_color(index: int) -> Color:
-    """The colour of a method that stands alone."""
+    """Return the colour of a method that belongs to no family."""
     places = [place for place in range(10) if place != _GREY]
     return mpl.colormaps["tab10"](places[index % len(places)])
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Which figures a plot has on its axes, and what they are shown times."""
+    """The figures on the axes of a plot, and the factors they are multiplied by."""
 
     x: str
     y: str
@@ -55,7 +55,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Look:
-    """How points are drawn: ``style`` is matplotlib's format, e.g. "o-"."""
+    """How points are drawn; ``style`` is a format of matplotlib, e.g. "o-"."""
 
     label: str
     color: Color
@@ -63,14 +63,14 @@ class Look:
 
 
 def draw_line(axis: Axes, plane: Plane, line: Line, color: Color, place: int) -> None:
-    """Connect a family's points and write the option's values beside them.
+    """Connect the points of a line and write the value of the option beside each.
 
     Args:
-        axis: to draw on.
-        plane: the figures on its axes.
-        line: to draw.
-        color: of the line.
-        place: of the line among all: on which side of the points the values stand.
+        axis: axis to draw on.
+        plane: figures on its axes.
+        line: line to draw.
+        color: colour of the line.
+        place: index of the line; it selects the side of the points where the values are written.
     """
     points = [method for method in line.methods if plane.holds(method)]
     if not points:
@@ -92,7 +92,7 @@ def draw_line(axis: Axes, plane: Plane, line: Line, color: Color, place: int) ->
 
 
 def draw_points(axis: Axes, plane: Plane, methods: Sequence[Method], look: Look) -> None:
-    """Points at the means over seeds, with bars from the lowest seed to the highest."""
+    """Draw points at the means over seeds, with bars from the lowest seed to the highest."""
     across, up = ([method.figures[name] for method in methods] for name in (plane.x, plane.y))
     axis.errorbar(
         [plane.x_scale * each.mean for each in across],
@@ -115,19 +115,19 @@ def _bars(figures: Sequence[Figure], scale: float) -> list[list[float]]:
 
 
 def past_label(comparison: Comparison) -> str:
-    """Of an axis with the scores on past tasks."""
+    """Return the label of an axis with the scores on past tasks."""
     tasks = " and ".join(comparison.past)
     mean = "mean score on" if len(comparison.past) > 1 else "score on"
     return f"{mean} {tasks} ({comparison.unit(comparison.past)})"
 
 
 def new_label(comparison: Comparison) -> str:
-    """Of an axis with the scores on the newest task."""
+    """Return the label of an axis with the scores on the newest task."""
     return f"score on {comparison.tasks[-1]}, the newest task ({comparison.unit(comparison.tasks[-1:])})"
 
 
 def old_and_new(comparison: Comparison) -> Plane:
-    """The newest task's score across, the past tasks' upwards."""
+    """Return the plane with the score on the newest task as x and that on the past tasks as y."""
     return Plane("new", "past", comparison.scale(comparison.tasks[-1:]), comparison.scale(comparison.past))
 
 

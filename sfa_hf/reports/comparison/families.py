@@ -1,4 +1,4 @@
-"""Methods that differ in options alone, as lines along one option."""
+"""Methods that differ only in options, as lines along one option."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Line:
     """Methods that differ in one option.
 
     Attributes:
-        title: what the labels of its methods are without the option that varies; where they have nothing
-            in common, the method's name and the options that tell the line from others.
-        option: that varies along it.
-        methods: by the option's value, rising.
-        others: the options that tell it from the family's others, with their values.
+        title: label of its methods without the option that varies; if these differ, the name of the method
+            and the options that distinguish the line from others.
+        option: option that varies along the line.
+        methods: the methods, by rising value of the option.
+        others: values of the options that distinguish it from other lines of the family.
     """
 
     title: str
@@ -33,11 +33,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Family:
-    """Entries of one method that differ in numbers alone.
+    """Entries of one method that differ only in numbers.
 
     Attributes:
-        title: the method's name, and what else tells it from other families of the same method.
-        varying: the options that differ between the entries, in the method's order.
+        title: name of the method, with the options that distinguish it from its other families.
+        varying: options that differ between the entries, in the order of the method.
         methods: the entries.
     """
 
@@ -47,16 +47,16 @@ class Family:
 
     @property
     def strength(self) -> str:
-        """The first of the varying options: for SFA beta."""
+        """The first varying option; beta for SFA."""
         return self.varying[0]
 
     @property
     def second(self) -> str:
-        """The second of the varying options, for SFA p; the first where there is no other."""
+        """The second varying option, or the first if there is only one; p for SFA."""
         return self.varying[-1] if len(self.varying) < 2 else self.varying[1]
 
     def lines(self, along: str) -> list[Line]:
-        """Lines along an option, one for each combination of the others."""
+        """Return the lines along an option, one for each combination of the others."""
         others = [option for option in self.varying if option != along]
         groups: dict[tuple[float, ...], list[Method]] = {}
         for method in sorted(self.methods, key=lambda each: float(each.options[along])):
@@ -71,7 +71,7 @@ class Family:
 
 
 def families(comparison: Comparison) -> list[Family]:
-    """The methods that are there with several values of an option that is a number."""
+    """Return the families: methods with several values of an option that is a number."""
     groups: dict[str, list[Method]] = {}
     for method in comparison.methods:
         groups.setdefault(repr(_words(method)), []).append(method)
@@ -86,19 +86,19 @@ def _family(methods: list[Method], comparison: Comparison) -> Family:
 
 
 def _without(option: str, method: Method) -> str:
-    """A method's label without an option, as sfa_hf/comparison/entries.py writes it."""
+    """Return the label of a method without an option, as sfa_hf/comparison/entries.py writes it."""
     value = float(method.options[option])
     text = f"{value:.17g}" if value.is_integer() else str(value)
     return method.label.replace(f"-{option}{text}", "", 1)
 
 
 def _words(method: Method) -> dict[str, Any]:
-    """The options that are no numbers, None among them; a family has these in common."""
+    """Return the options that are not numbers, including None; a family has them in common."""
     return {key: value for key, value in method.options.items() if not _is_number(value)}
 
 
 def _apart(method: Method, varying: list[str], comparison: Comparison) -> Iterator[str]:
-    """What all of the family has, and other entries of the same method have not."""
+    """Yield the options of the family that other entries of the same method do not have."""
     namesakes = [each.options for each in comparison.methods if each.name == method.name]
     for key, value in method.options.items():
         own = key not in varying and value is not None
@@ -113,12 +113,12 @@ def _word(key: str, value: Any) -> str:
 
 
 def symbol(option: str) -> str:
-    """An option's name as the papers write it."""
+    """Return the symbol of an option, as in the papers."""
     return SYMBOLS.get(option, option)
 
 
 def shown(value: Any) -> str:
-    """An option's value, short."""
+    """Return the value of an option as short text."""
     return f"{value:g}" if _is_number(value) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What keeping costs: past scores against new ones, and against how far the weights moved."""
+"""Past scores against new scores, and against the displacement of the weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sfa_hf.reports.comparison.families import Line, families, symbol
 from sfa_hf.reports.comparison.view import Comparison
 
 _CROWDED = 9
-"""Lines from which on they are drawn in several rows."""
+"""With this many lines or more, the plot has several rows."""
 
 Row = list[tuple[Line, drawing.Color]]
 
 
 def plot_frontier(comparison: Comparison, path: Path) -> bool:
-    """Draw each family's lines along its strength; False where no method is there at several strengths."""
+    """Draw the lines of each family along its strength; False if no method has several strengths."""
     found = [family.lines(family.strength) for family in families(comparison)]
     if not found or not comparison.past:
         return False
@@ -42,9 +42,9 @@ def plot_frontier(comparison: Comparison, path: Path) -> bool:
 
 
 def _rows(found: list[list[Line]]) -> Mapping[str, Row]:
-    """One row; or of many lines one for each value of the option that tells most of them apart.
+    """Return one row, or with many lines one row for each value of the option that separates most of them.
 
-    Lines without the option, or with a value of it that no other line has, come last, in a row of their own.
+    Lines without the option, or with a value that no other line has, come last, in their own row.
     """
     options = Counter(option for lines in found for line in lines for option in line.others)
     if sum(map(len, found)) < _CROWDED or not options:
@@ -65,13 +65,13 @@ def _rows(found: list[list[Line]]) -> Mapping[str, Row]:
 
 
 def _shaded(found: list[list[Line]]) -> Iterator[tuple[Line, drawing.Color]]:
-    """A family's lines are shades of one colour."""
+    """Yield lines with colours; the lines of a family are shades of one colour."""
     for index, lines in enumerate(found):
         yield from zip(lines, drawing.shades(len(lines), index), strict=True)
 
 
 def _colors_across_rows(found: list[list[Line]], option: str) -> dict[str, drawing.Color]:
-    """Colours by title: lines that differ in the rows' option alone have the same in every row."""
+    """Return colours by title; lines that differ only in the option of the rows have one colour."""
     places: dict[str, int] = {}
     colors: dict[str, drawing.Color] = {}
     for family, lines in enumerate(found):
@@ -95,7 +95,7 @@ def _draw_row(axes: Sequence[Axes], comparison: Comparison, row: Row) -> None:
 
 
 def _draw_plain(axis: Axes, comparison: Comparison, plane: drawing.Plane) -> None:
-    """Plain fine-tuning, where every line ends whose strength goes to nothing."""
+    """Draw plain fine-tuning, the end of every line whose strength goes to zero."""
     plain = comparison.named("sequential")
     if plain is not None and plane.holds(plain):
         drawing.draw_points(axis, plane, [plain], drawing.Look(plain.label, drawing.REFERENCE, "X"))

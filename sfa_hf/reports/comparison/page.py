@@ -1,4 +1,4 @@
-"""A comparison's comparison.md, plots and report.html: one self-contained page."""
+"""comparison.md, plots and report.html (one self-contained page) of a comparison."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLOTS = {"plane": plot_plane, "frontier": plot_frontier, "curves": plot_curves}
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot by name, with its PNG in base64."""
+    """A plot: its name and its PNG in base64."""
 
     name: str
     data: str
@@ -34,7 +34,7 @@ def write_comparison_report(folder: Path) -> Path:
         The path of report.html.
 
     Raises:
-        ConfigError: comparison.json is not there, or not whole.
+        ConfigError: comparison.json is missing or damaged.
     """
     comparison = read_comparison(folder)
     write_atomic(folder / "comparison.md", markdown(comparison))

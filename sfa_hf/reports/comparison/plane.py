@@ -1,4 +1,4 @@
-"""Old against new: every method as a point, as in figures 3 to 5 of arXiv 2501.05559."""
+"""Old against new: each method is a point, as in figures 3 to 5 of arXiv 2501.05559."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sfa_hf.reports.comparison.view import Comparison, Method
 
 
 def plot_plane(comparison: Comparison, path: Path) -> bool:
-    """Draw the score on past tasks against the score on the newest one; False where there is no past task."""
+    """Draw the score on past tasks against the score on the newest one; False if there is no past task."""
     if not comparison.past:
         return False
     canvas = Canvas(figsize=(9.5, 6), layout="constrained")
@@ -47,7 +47,7 @@ def _draw_methods(axis: Axes, comparison: Comparison) -> None:
 
 
 def _draw_references(axis: Axes, comparison: Comparison) -> None:
-    """The base model's corner, and the lines of what is learnt of each task without any loss."""
+    """Draw the base model, and the scores of each task learned without any loss."""
     plane = drawing.old_and_new(comparison)
     new, past = plane.x_scale, plane.y_scale
     base = comparison.found["base"]
@@ -70,7 +70,7 @@ def _draw_references(axis: Axes, comparison: Comparison) -> None:
 
 
 def _without_loss(comparison: Comparison) -> tuple[Method, str] | None:
-    """The method that says what could be learnt of each task, and how the plot calls it."""
+    """Return the method that shows what can be learned of each task, and its label in the plot."""
     if (single := comparison.named("single_task")) is not None:
         return single, "each task alone (single_task)"
     if (plain := comparison.named("sequential")) is not None:

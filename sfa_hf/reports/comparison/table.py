@@ -1,4 +1,4 @@
-"""The comparison's figures as Markdown tables, aligned so that they are read as plain text too."""
+"""The figures of a comparison as Markdown tables, aligned to be readable as plain text too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Table:
-    """A heading, what its columns are, and cells as text, the first row the columns' names."""
+    """A table: its title, a text about its columns, and cells of text; the first row names the columns."""
 
     title: str
     about: str
@@ -26,12 +26,12 @@ class _Column:
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """The tables of scores, of what was kept and learnt, and of cost."""
+    """Return the tables of scores, of what was kept and learned, and of cost."""
     return [_scores(comparison), _keeping(comparison), _cost(comparison)]
 
 
 def markdown(comparison: Comparison) -> str:
-    """All tables as one Markdown text."""
+    """Return all tables as one Markdown text."""
     tables = [
         f"### {table.title}\n\n{table.about}\n\n{_lines(table.cells)}\n"
         for table in comparison_tables(comparison)
@@ -40,7 +40,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def heading(comparison: Comparison) -> str:
-    """What was compared, and what the intervals are."""
+    """Return what was compared, and what the intervals are."""
     seeds = comparison.found["seeds"]
     order = " → ".join(comparison.tasks)
     intervals = (
@@ -62,11 +62,11 @@ def _scores(comparison: Comparison) -> Table:
         columns.append(
             _Column(f"average, from {reference}'s", lambda method: _signed(_other(method, reference), scale))
         )
-    about = "Each task's score after the whole sequence, and their mean."
+    about = "The score of each task after the whole sequence, and their mean."
     if reference is not None:
-        about += f" Last column: the mean's difference from {reference}'s, seed by seed."
+        about += f" Last column: the difference of the mean from that of {reference}, paired by seed."
     if comparison.named("single_task"):
-        about += " single_task: each task's score by a model of its own."
+        about += " single_task: the score of each task by its own model."
     return _table("Scores at the end", about, columns, comparison)
 
 
@@ -84,23 +84,23 @@ def _keeping(comparison: Comparison) -> Table:
         "forgetting": (
             "forgetting",
             scale,
-            "the best score that each past task ever had, minus its last one",
+            "the best score that a past task ever had, minus its last one",
         ),
-        "learning_accuracy": ("when learned", scale, "each task's score right after its own training"),
+        "learning_accuracy": ("when learned", scale, "the score of each task right after its own training"),
         "backward_transfer": (
             "backward transfer",
             scale,
-            "last score minus the one when learned, past tasks",
+            "last score minus the score when learned, past tasks",
         ),
         "retention": (
             "retention, %",
             100.0,
-            "what is left of a past task's gain over the base model; 100 is the gain of training on it alone",
+            "what remains of a past task's gain over the base model; 100 is the gain of training on it alone",
         ),
         "intransigence": (
             "intransigence",
             scale,
-            "how much less is learned of a new task than by joint training (or single_task, without it)",
+            "how much less is learned of a new task than by joint training (or else by single_task)",
         ),
     }
     shown = {key: value for key, value in known.items() if _any_has(comparison, key)}
@@ -117,8 +117,8 @@ def _cost(comparison: Comparison) -> Table:
     if _any_has(comparison, "displacement"):
         columns.append(_figure("displacement", "displacement", 1.0, digits=3))
     about = (
-        "Wall time of training, scoring apart; memory that the method itself holds, on one process; what it "
-        "leaves on the disk. Displacement: how far a task after the first moved the weights; sequential: 1."
+        "Wall time of training without scoring; memory that the method itself holds on one process; size of "
+        "the models on disk. Displacement: how far a task after the first moved the weights; sequential is 1."
     )
     return _table("Cost", about, columns, comparison)
 
@@ -167,6 +167,6 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 def _left_out(comparison: Comparison) -> Iterable[str]:
     if unfinished := comparison.found["unfinished"]:
-        yield f"Not finished, and left out: {', '.join(unfinished)}.\n"
+        yield f"Left out, because they are not finished: {', '.join(unfinished)}.\n"
     for other in comparison.found["others"]:
-        yield f"Made with another config, and left out: {other}.\n"
+        yield f"Left out, because it was made with another config: {other}.\n"

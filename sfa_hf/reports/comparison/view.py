@@ -1,4 +1,4 @@
-"""comparison.json, as tables and plots look at it."""
+"""The content of comparison.json, for tables and plots."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import read_json
 from sfa_hf.reports.run import FRACTIONS
 
+_UNITS = {"nll": "minus nats per token"}
+"""Units of the metrics that are not called by their names."""
+
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over seeds; its 95 % interval is None with one seed."""
+    """A mean over seeds with its 95 % interval, which is None with one seed."""
 
     mean: float
     low: float | None
@@ -23,26 +26,27 @@ class Figure:
 
     @property
     def half(self) -> float | None:
-        """Half the interval's width."""
+        """Half the width of the interval."""
         return None if self.low is None else self.mean - self.low
 
     @property
     def spread(self) -> tuple[float, float]:
-        """How far the lowest and the highest seed lie from the mean."""
+        """Distances of the lowest and the highest seed from the mean."""
         below, above = self.mean - min(self.values.values()), max(self.values.values()) - self.mean
-        return max(0.0, below), max(0.0, above)  # seeds that agree differ from their mean by its rounding
+        return max(0.0, below), max(0.0, above)  # equal seeds differ from their mean by its rounding
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method's figures.
+    """The figures of one method.
 
     Attributes:
-        label: in tables and plots.
-        options: all of its options, ``name`` among them.
-        seeds: of its runs.
-        figures: by name, see sfa_hf/comparison/measures.py.
-        difference: of its average from the reference's, paired by seed; None where there is none.
+        label: label in tables and plots.
+        options: all of its options, with ``name``.
+        seeds: seeds of its runs.
+        figures: figures by name, see sfa_hf/comparison/measures.py.
+        difference: difference of its average from that of the reference, paired by seed; None if there is
+            none.
     """
 
     label: str
@@ -58,7 +62,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison's folder and what its comparison.json holds."""
+    """The folder of a comparison and the content of its comparison.json."""
 
     folder: Path
     found: dict[str, Any]
@@ -77,29 +81,29 @@ class Comparison:
         return str(self.found["metrics_used"][task])
 
     def scale(self, tasks: Sequence[str]) -> float:
-        """What a score over these tasks is shown times: 100 where all are fractions."""
+        """Return the factor that a score over these tasks is shown with: 100 if all are fractions, else 1."""
         return 100.0 if all(self.metric(task) in FRACTIONS for task in tasks) else 1.0
 
     def unit(self, tasks: Sequence[str]) -> str:
-        """Of a score over these tasks, for an axis: "accuracy, %"."""
+        """Return the unit of a score over these tasks, for an axis, e.g. "accuracy, %"."""
         metrics = sorted({self.metric(task) for task in tasks})
-        shown = ["minus nats a token" if metric == "nll" else metric.replace("_", " ") for metric in metrics]
+        shown = [_UNITS.get(metric, metric.replace("_", " ")) for metric in metrics]
         return " and ".join(shown) + (", %" if self.scale(tasks) == 100 else "")
 
     def named(self, name: str) -> Method | None:
-        """The first method of this name."""
+        """Return the first method of this name."""
         return next((method for method in self.methods if method.name == name), None)
 
 
 def read_comparison(folder: Path) -> Comparison:
-    """Read a comparison's figures.
+    """Read the figures of a comparison.
 
     Raises:
-        ConfigError: there are none, or the file is not whole.
+        ConfigError: comparison.json is missing or damaged.
     """
     path = folder / "comparison.json"
     if not path.is_file():
-        raise ConfigError(str(folder), "holds no comparison.json", "a comparison with a finished run")
+        raise ConfigError(str(folder), "has no comparison.json", "a comparison with a finished run")
     found = read_json(path, "run the comparison again: it rewrites the file")
     return Comparison(folder, found, [_method(each) for each in found["methods"]])
 
