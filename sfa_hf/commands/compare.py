@@ -6,9 +6,9 @@ CONFIG is a YAML file, or the name of a shipped one: a run's config with methods
   sfa-hf compare demo methods=[sequential,joint] seeds=[0]
   sfa-hf compare CONFIG 'methods=[sequential,{name: sfa, beta: [0.25,0.5]}]' output_dir=runs/two
 
-Each run has its folder OUTPUT_DIR/METHOD/seed-SEED. The same command again continues an interrupted
-run and leaves finished ones alone; the report covers every finished run under OUTPUT_DIR. See
-docs/comparing.md.
+Each run has its folder OUTPUT_DIR/METHOD/seed-SEED. The same command again continues an
+interrupted run and leaves finished ones alone; the report covers every finished run under
+OUTPUT_DIR. See docs/comparing.md.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
   sfa-hf correct runs/merged runs/corrected teacher=runs/law task=law past=[math]
 
-MERGED and teacher are folders or Hub ids: the teacher is the model before the merge, or the previous
-task's. Prints the distance of the features from the teacher's on held-out rows, of the current and of
-past tasks, and every task's score, before and after. OUT_DIR must not exist.
+MERGED and teacher are folders or Hub ids: the teacher is the model before the merge, or the
+previous task's. Prints the distance of the features from the teacher's on held-out rows, of the
+current and of past tasks, and every task's score, before and after. OUT_DIR must not exist.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
   sfa-hf export-moments runs/x/0-math/second_moments runs/x/0-math/model runs/x-fisher-math
 
 MOMENTS is the folder second_moments of a training with SecondMomentsCallback,
-SFACallback(rule="fisher") or method.name=sfa_fisher; MODEL the model that it left. OUT_DIR must not
-exist.
+SFACallback(rule="fisher") or method.name=sfa_fisher; MODEL the model that it left. OUT_DIR must
+not exist.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
   sfa-hf merge average runs/merged
   sfa-hf merge configs/merges/ties.yaml runs/merged rule.lambda=0.5
 
-RECIPE is a YAML file, or the name of a shipped one: there is one for each rule, and docs/merging.md
-describes them. key=value sets any of its keys. OUT_DIR must not exist.
+RECIPE is a YAML file, or the name of a shipped one: there is one for each rule, and
+docs/merging.md describes them. key=value sets any of its keys. OUT_DIR must not exist.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
   ... fisher.a=FOLDER fisher.b=FOLDER fisher.power=1      beside merging by optimizer state
   ... models.merged=FOLDER models.corrected=FOLDER        other checkpoints, as levels
 
-output_dir gets probe.json, written after every point, and the plots; the same command goes on with what
-is there. Several processes share the rows.
+output_dir gets probe.json, written after every point, and the plots; the same command goes on
+with what is there. Several processes share the rows.
 """
 
 from __future__ import annotations

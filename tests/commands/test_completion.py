@@ -74,7 +74,7 @@ PATH={tmp_path}:$PATH
 eval "$(sfa-hf completion bash)"
 compopt() {{ echo "compopt $*"; }}
 answers() {{
-    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+    COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
     _sfa_hf_completion sfa-hf
     echo "${{COMPREPLY[@]}}"
 }}
