@@ -16,8 +16,10 @@ from transformers.trainer_utils import SaveStrategy
 from sfa_hf import engines
 from sfa_hf.anchor.taker import AnchorTaker, recorded_anchor
 from sfa_hf.errors import ConfigError
+from sfa_hf.hf_trainer import begin
+from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
+from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
 
 
 class AnchoredCallback(TrainerCallback, ExportableState):
@@ -71,19 +73,45 @@ class AnchoredCallback(TrainerCallback, ExportableState):
     ) -> None:
         del control
         model = kwargs["model"]
+        begin.refuse_infinite_arguments(args)
         self._engine = engines.attach(model, kwargs["optimizer"])
         self._log = TrainerLog()
         self.check_model(model)
         complete_resume(self._engine, model, args, state)
-        self._take_anchor(model, args, state)
+        begin.refuse_infinite_values(self._engine, ((s, s.data) for s in self._engine.shards()), "model")
+        self._trainable = begin.trainable(model)
+        if state.is_world_process_zero:
+            begin.warn_of_buffers(model)
+        if not self._begins_again():
+            self._take_anchor(model, args, state)
+
+    def on_step_begin(
+        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **kwargs: Any
+    ) -> None:
+        begin.refuse_changes(self._trainable, kwargs["model"], state.global_step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         del control
         complete_best(self._engine, kwargs["model"], args, state)
-        del self._theta_o, self._engine, self._log
+        del self._theta_o, self._engine, self._log, self._train_call
         self._taker.release()
+
+    def _begins_again(self) -> bool:
+        r"""Whether this call of ``train()`` has begun before, after which the weights had moved.
+
+        ``auto_find_batch_size`` does so after an out-of-memory; \theta_o is what the call began with. What is
+        left of another call, which an exception ended, is given back.
+        """
+        call = called.train_call if (called := caller()) else None
+        left = getattr(self, "_train_call", None)
+        self._train_call = call
+        if call is not None and call is left:
+            return True
+        if hasattr(self, "_taker"):
+            self._taker.release()
+        return False
 
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError where the patterns leave no trainable parameter of the model, also on "meta"."""
@@ -107,7 +135,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
             if state.global_step > 0:
                 recorded = recorded_anchor(saved, self._patterns())
                 self._theta_o, record = self._taker.take_again(
-                    engine, model, shards, recorded, state.global_step
+                    engine, model, shards, recorded, resumed_checkpoint(args, state)
                 )
             else:
                 self._theta_o, record = self._taker.take(engine, model, shards)

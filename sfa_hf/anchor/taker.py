@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sfa_hf.anchor.start_weights import FOLDER, StartWeights, save_start_weights, start_folder
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
+from sfa_hf.hf_trainer.begin import refuse_infinite_values
 from sfa_hf.shards.buffer import ShardBuffer
 from sfa_hf.shards.model_files import AnchorFiles
 from sfa_hf.shards.store import Store, open_store
@@ -81,7 +82,7 @@ class AnchorTaker:
         model: nn.Module,
         shards: Sequence[Shard],
         recorded: AnchorRecord | None,
-        step: int,
+        checkpoint: Path,
     ) -> tuple[ShardBuffer, AnchorRecord]:
         """Take the anchor of a training that resumes.
 
@@ -90,12 +91,12 @@ class AnchorTaker:
             model: the model in training.
             shards: what is anchored.
             recorded: what the checkpoint says that the anchor was.
-            step: at which it resumes.
+            checkpoint: from which it resumes.
 
         Raises:
             ConfigError: it cannot be had, or is another one.
         """
-        read = self._saved(recorded, step).read if self._source is None else self._from(model, shards)
+        read = self._saved(recorded, checkpoint).read if self._source is None else self._from(model, shards)
         theta_o, record = self._take(engine, shards, read)
         if recorded is None:
             _logger.warning("the checkpoint does not say what its anchor was: taking %s on trust", record)
@@ -125,6 +126,8 @@ class AnchorTaker:
         file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
         self._store = open_store(self._device, shards, ANCHOR_DTYPES[self._dtype], file)
         theta_o = ShardBuffer(shards, read, self._store)
+        if self._source is not None:
+            refuse_infinite_values(engine, ((b.shard, b.values) for b in theta_o.pieces(shards)), "anchor")
         found = theta_o.fingerprint(engine, shards)
         return theta_o, AnchorRecord(self._source, self._revision, self._dtype, found)
 
@@ -135,14 +138,17 @@ class AnchorTaker:
         self._revision = files.revision
         return files.read
 
-    def _saved(self, recorded: AnchorRecord | None, step: int) -> StartWeights:
+    def _saved(self, recorded: AnchorRecord | None, checkpoint: Path) -> StartWeights:
         if recorded is None:
-            problem = f"training resumes at step {step}, whose weights are not theta_o"
+            problem = f"training resumes from {checkpoint}, whose weights are not theta_o"
             right = "anchor=FOLDER or Hub id of the model that this training began with"
             raise ConfigError("anchor", problem, right)
         if recorded.source is not None:
             raise ConfigError("anchor", f"None, but this training began with {recorded}", recorded.source)
-        return StartWeights(start_folder(self._output_dir, recorded.fingerprint))
+        beside = start_folder(str(checkpoint.parent), recorded.fingerprint)
+        return StartWeights(
+            beside if beside.is_dir() else start_folder(self._output_dir, recorded.fingerprint)
+        )
 
     def _refuse_another(self, record: AnchorRecord, recorded: AnchorRecord) -> None:
         if record.dtype != recorded.dtype:

@@ -14,8 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sfa_hf import engines
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import Choice, Fraction
+from sfa_hf.hf_trainer.caller import caller
+from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_resume
+from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
 from sfa_hf.shards.buffer import ShardBuffer
 from sfa_hf.shards.folder import ShardFolder, save_shard_folder
 from sfa_hf.shards.store import open_store
@@ -60,37 +62,32 @@ class EMACallback(TrainerCallback):
     ) -> None:
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
         self._log = TrainerLog()
-        self._deployed = False
+        self._end = LastInLine(self._deploy)
         read: Callable[[engines.Shard], Tensor] = attrgetter("data")
         if state.global_step > 0:
-            checkpoint = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
             complete_resume(self._engine, kwargs["model"], args, state)
             right = "a checkpoint of this training"
-            read = ShardFolder(checkpoint / FOLDER, "resume_from_checkpoint", right).read
+            read = ShardFolder(resumed_checkpoint(args, state) / FOLDER, "resume_from_checkpoint", right).read
         shards = self._engine.shards()
         self._average = ShardBuffer(shards, read, open_store(self.device, shards, torch.float32, Path()))
         self.nbytes = self._average.nbytes
 
     @torch.no_grad()
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         for block in self._average.edit(self._engine.shards()):
             block.values.lerp_(block.theta.to(block.values), 1 - self.decay)
-        if state.global_step >= state.max_steps:
-            self._deploy(args, state, control)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if control.should_training_stop and state.global_step > 0 and not self._deployed:
-            self._deploy(args, state, control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any) -> None:
-        folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}", FOLDER)
+        called = caller()
+        run_dir = (called and called.run_dir) or Path(str(args.output_dir))
+        folder = run_dir / f"checkpoint-{state.global_step}" / FOLDER
         save_shard_folder(folder, self._engine, self._average.save)
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._end.on_train_end(args, state, control)
+        complete_best(self._engine, kwargs["model"], args, state)
         del self._average, self._engine, self._log
 
     @torch.no_grad()
@@ -101,6 +98,5 @@ class EMACallback(TrainerCallback):
             squared += (block.theta.double() - new).square().sum().cpu()
             block.theta.copy_(new)
         self._engine.publish()
-        self._deployed = True
         distance = self._engine.sum_over_shards(squared).item() ** 0.5
         self._log.write({"ema/decay": self.decay, "ema/distance": distance}, args, state, control)

@@ -14,7 +14,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import AnchorDevice, AnchorDtype, Flag, Pattern, Source, Strength
-from sfa_hf.engines import Engine, Shard
+from sfa_hf.engines import Engine, Handle, Shard
+from sfa_hf.hf_trainer.caller import caller, is_training
 from sfa_hf.shards.buffer import Block
 
 
@@ -76,11 +77,14 @@ class PenaltyCallback(AnchoredCallback, ABC):
     ) -> None:
         super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
         self.lambda_ = lambda_
+        self._handle: Handle | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._detach()  # from a training that an exception ended
         super().on_train_begin(args, state, control, **kwargs)
+        self._state = state if (called := caller()) and called.trainer else None
         self._handle = self._engine.before_step(self._add_gradient)
 
     def on_step_end(
@@ -90,8 +94,13 @@ class PenaltyCallback(AnchoredCallback, ABC):
             self._log.write(self._record(), args, state, control)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self._handle.remove()
+        self._detach()
         super().on_train_end(*args, **kwargs)
+
+    def _detach(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
 
     def _pieces(self, shards: Sequence[Shard]) -> Iterator[Piece]:
         """Walk over the shards; A = 1 and C = 0 unless a subclass says otherwise."""
@@ -102,6 +111,9 @@ class PenaltyCallback(AnchoredCallback, ABC):
         return 0.0
 
     def _add_gradient(self, engine: Engine) -> None:
+        if self._state is not None and not is_training(self._state):
+            self._detach()
+            return
         shards = self._shards()
         gradients = {shard.name: engine.gradient(shard) for shard in shards}
         for piece in self._pieces(shards):

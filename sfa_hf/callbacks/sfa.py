@@ -30,18 +30,17 @@ from sfa_hf.config.options import (
     Seed,
     Source,
 )
-from sfa_hf.engines.optimizers import keeps_moments
+from sfa_hf.engines.optimizers import moment_keys
 from sfa_hf.errors import ConfigError
+from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.moments.weighting import ByMoments
 from sfa_hf.rules import training_rules
 
 _logger = logging.getLogger(__name__)
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 DEFAULT_P = 0.25
 DEFAULT_POWER = 0.5
 ANCHOR_WEIGHT = "sfa/anchor_weight"
-_NO_MOMENTS = "this optimizer does not keep Adam's moments (exp_avg, exp_avg_sq); supported: 'keep', or AdamW"
 
 
 Rule = Annotated[str, Choice(training_rules)]
@@ -142,13 +141,18 @@ class SFACallback(AnchoredCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.optimizer_state != "keep" and not keeps_moments(kwargs["optimizer"]):
-            raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
+        self._moments: tuple[str, ...] = ()
+        if self.optimizer_state != "keep":
+            try:
+                self._moments = moment_keys(kwargs["optimizer"])
+            except NotImplementedError as error:
+                raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {error}") from error
         self._weighting.check(kwargs["optimizer"], state)
         self._every = self.merge_every or schedule.interval(self.p, state.max_steps)
         self._merges = schedule.merges_until(state.global_step, state.max_steps, self._every)
         self._last_merge = 0
         super().on_train_begin(args, state, control, **kwargs)
+        self._end = LastInLine(self._merge_last_step)
         self._begin_weighting(args, state, kwargs["optimizer"])
         if state.is_world_process_zero:
             _warn_of_inexact_merges(self._shards())
@@ -166,16 +170,14 @@ class SFACallback(AnchoredCallback):
         if schedule.is_merge_step(state.global_step, state.max_steps, self._every):
             self._merge(args, state, control)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        stopped_early = control.should_training_stop and 0 < state.global_step < state.max_steps
-        if stopped_early and state.global_step != self._last_merge:
+    def _merge_last_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        if state.global_step != self._last_merge:
             self._merge(args, state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._end.on_train_end(args, state, control)
         if state.global_step > 0:
             self._weighting.end(self._shards(), self.beta)
         self._weighting.release()
@@ -253,12 +255,10 @@ class SFACallback(AnchoredCallback):
         factor = {"keep": 1.0, "reset": 0.0, "scale": 1 - weights.beta}[self.optimizer_state]
         if factor == 1 or not shards:
             return
-        kept = [self._engine.optimizer_state(key, shard) for shard in shards for key in _MOMENTS]
-        moments = [moment for moment in kept if moment is not None]
-        if not moments:
-            raise NotImplementedError(f"optimizer_state={self.optimizer_state!r}: {_NO_MOMENTS}")
-        for moment in moments:
-            moment.mul_(factor)
+        for shard in shards:
+            for key in self._moments:
+                if (moment := self._engine.optimizer_state(key, shard)) is not None:
+                    moment.mul_(factor)
 
 
 def _warn_of_inexact_merges(shards: Sequence[engines.Shard]) -> None:

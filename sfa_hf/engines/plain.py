@@ -13,7 +13,12 @@ from sfa_hf.engines.backward_end import after_last_backward, refuse_reentrant_ch
 from sfa_hf.engines.base import Engine, Handle, Shard
 from sfa_hf.engines.loss_scale import unscaled
 from sfa_hf.engines.optimizers import steps_taken, unwrap
-from sfa_hf.engines.refusals import refusal, refuse_split_placement
+from sfa_hf.engines.refusals import (
+    refusal,
+    refuse_hidden_steps,
+    refuse_other_weights,
+    refuse_split_placement,
+)
 
 
 class PlainEngine(Engine):
@@ -24,6 +29,7 @@ class PlainEngine(Engine):
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
         refuse_split_placement(model)
+        refuse_other_weights(optimizer)
         self._model = model
         self._optimizer = unwrap(optimizer)
         self._scaler = getattr(optimizer, "scaler", None)
@@ -50,6 +56,7 @@ class PlainEngine(Engine):
 
     def before_step(self, fn: Callable[[Engine], None]) -> Handle:
         refuse_reentrant_checkpointing(self._model)
+        refuse_hidden_steps(self._optimizer)
 
         def run() -> None:
             gradients = [p.grad for p in self._parameters.values() if p.grad is not None]

@@ -12,7 +12,7 @@ from sfa_hf.errors import ConfigError, under
 from sfa_hf.methods import Method, Stage
 from sfa_hf.models import model_without_values
 from sfa_hf.models.loading import KEY
-from sfa_hf.shards.read_back import converted_tensor
+from sfa_hf.shards.read_back import unreadable_tensor
 
 
 @runtime_checkable
@@ -43,17 +43,14 @@ def dry_run(method: Method, stages: Iterable[Stage], base: str) -> None:
             if isinstance(callback, ChecksModel):
                 callback.check_model(model)
     if any(getattr(callback, "anchor", None) is not None for callback in callbacks):
-        _check_anchor(model, method)
+        _check_anchor(model)
 
 
-def _check_anchor(model: PreTrainedModel, method: Method) -> None:
+def _check_anchor(model: PreTrainedModel) -> None:
     """A task's anchor is read from the files of the model before, slice by slice."""
-    tensor = converted_tensor(model)
+    tensor = unreadable_tensor(model)
     if tensor is not None:
         problem = (
-            f"{type(model).__name__} stores {tensor} in another form than it has in memory, "
-            f"and {method.name} could not read its anchor"
+            f"{tensor} of {type(model).__name__} could not be read as an anchor from the model's own files"
         )
-        raise ConfigError(
-            KEY, problem, "a model whose tensors load as they are stored, or method.name=sequential"
-        )
+        raise ConfigError(KEY, problem, "a model that reads what it saves, or method.name=sequential")

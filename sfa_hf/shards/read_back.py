@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, revert_weight_conversion
+from transformers.core_model_loading import revert_weight_conversion
+
+from sfa_hf.errors import ConfigError
+from sfa_hf.shards.converted import in_memory
 
 
-def converted_tensor(model: PreTrainedModel) -> str | None:
-    """A tensor that ``save_pretrained`` stores in another form than the model has in memory; None if none is.
+class _Shape(NamedTuple):
+    """A tensor that will be stored."""
 
-    Mixture-of-experts models fuse in memory the experts that their files hold one by one. Other names are no
-    other form: they are found as ``from_pretrained`` finds them.
+    shape: tuple[int, ...]
+
+
+def unreadable_tensor(model: PreTrainedModel) -> str | None:
+    """A parameter that could not be read from what ``save_pretrained`` would write; None if all can.
 
     Args:
         model: may be on "meta".
     """
-    conversions = get_model_conversion_mapping(model)
-    for stored in revert_weight_conversion(model, dict(model.state_dict())):
-        name = stored
-        for conversion in conversions:
-            name, matched = conversion.rename_source_key(name)
-            if matched is not None and not isinstance(conversion, WeightRenaming):
-                return name
+    saved: Any = revert_weight_conversion(model, dict(model.state_dict()))
+    stored: Any = [(name, _Shape(tuple(tensor.shape))) for name, tensor in saved.items()]
+    try:
+        read = {name: named.tensor.shape for name, named in in_memory(stored, model)}
+    except ConfigError as error:
+        return error.problem
+    tied = {id(p): name for name, p in model.named_parameters(remove_duplicate=False) if name in read}
+    for name, parameter in model.named_parameters():
+        if read.get(tied.get(id(parameter), name)) != tuple(parameter.shape):
+            return name
     return None
