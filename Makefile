@@ -10,7 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Installed first and by exact version, so that no dependency's range pulls a newer build.
 TORCH ?= torch==2.13.0
 
-.PHONY: help setup demo test faults study lint types bench clean
+.PHONY: help setup demo test faults study lint types tables bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,7 +25,7 @@ $(STAMP): setup.cfg pyproject.toml
 setup: $(STAMP)  ## virtual environment with everything the targets below need
 
 demo: $(STAMP)  ## Math -> Law -> Code on a tiny model, plain and with SFA, side by side
-	$(BIN)/python scripts/demo.py
+	$(BIN)/sfa-hf demo
 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest -m "not slow"
@@ -37,13 +37,16 @@ lint: $(STAMP)  ## ruff: rules and format
 types: $(STAMP)  ## mypy
 	$(BIN)/mypy
 
+tables: $(STAMP)  ## the tables of keys in docs/configuration.md
+	$(BIN)/python docs/write_tables.py
+
 faults: $(STAMP)  ## kill runs on every engine, fill disks, damage files: minutes
 	$(BIN)/python -m tests.faults.survive --kills 30 plain
 	$(BIN)/python -m tests.faults.survive --kills 10 ddp zero1 zero2 zero3
 	$(BIN)/python -m pytest -m "slow or not slow" -s tests/faults
 
 study: $(STAMP)  ## every method on the demo's tasks, 3 seeds, tables and plots: an hour
-	$(BIN)/python scripts/compare_methods.py configs/comparisons/demo.yaml
+	$(BIN)/sfa-hf compare demo
 
 bench: $(STAMP)  ## what a merge costs on each engine, next to the recipes in use today
 	$(BIN)/python benchmarks/merge_engines.py

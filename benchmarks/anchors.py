@@ -26,11 +26,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sfa_hf.anchor.merge import merge
 from sfa_hf.anchor.taker import AnchorTaker
+from sfa_hf.anchor.weighting import Weights
 from sfa_hf.engines import Shard, attach
-from sfa_hf.rules import average
-from sfa_hf.shards.buffer import Anchor
+from sfa_hf.rules import Average
+from sfa_hf.shards.buffer import ShardBuffer
 from sfa_hf.shards.model_files import AnchorFiles
-from sfa_hf.shards.store import HostStore
+from sfa_hf.shards.store import open_store
 
 MIB = 2**20
 RANKS = 4
@@ -84,7 +85,7 @@ def measure(folder: Path, place: str, dtype: str, repeats: int) -> None:
     seconds = []
     for step in range(repeats):
         started = time.perf_counter()
-        merge(engine, shards, anchor, rule=average, beta=0.3, seed=(step,))
+        merge(engine, shards, anchor, rule=Average(), weights=Weights(0.3), seed=(step,))
         seconds.append(time.perf_counter() - started)
     taker.release()
     own, mapped, device = (f"{bytes_ / MIB:8.0f}" for bytes_ in added)
@@ -113,7 +114,7 @@ def read_quarter(folder: Path, rank: int) -> None:
     started = time.perf_counter()
     files = AnchorFiles(str(folder), model)
     files.check(shards)
-    anchor = Anchor(shards, files.read, torch.float32, HostStore(torch.device("cpu")).allocate)
+    anchor = ShardBuffer(shards, files.read, open_store("cpu", shards, torch.float32, Path()))
     seconds, added = time.perf_counter() - started, Memory.now().since(before)
     print(
         f"rank {rank}: owns {anchor.nbytes / MIB:6.0f} MiB, own memory {added.own / MIB:6.0f} MiB, "

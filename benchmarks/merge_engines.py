@@ -37,11 +37,12 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sfa_hf.anchor.merge import merge
+from sfa_hf.anchor.weighting import Weights
 from sfa_hf.distributed import clean_end
 from sfa_hf.engines import Shard, attach
-from sfa_hf.rules import average
-from sfa_hf.shards.buffer import Anchor
-from sfa_hf.shards.store import HostStore
+from sfa_hf.rules import Average
+from sfa_hf.shards.buffer import ShardBuffer
+from sfa_hf.shards.store import open_store
 
 BETA = 0.3
 MIB = 2**20
@@ -87,10 +88,12 @@ def engine_merge(engine: Any, theta_o: dict[str, Tensor]) -> Callable[[], None]:
         return theta_o[shard.name].view(-1)[shard.offset : shard.offset + shard.data.numel()]
 
     shards = attached.shards()
-    store = HostStore(shards[0].data.device)
-    anchor = Anchor(shards, read, torch.float32, store.allocate)
-    store.commit()
-    return lambda: (merge(attached, shards, anchor, rule=average, beta=BETA, seed=(0,)), None)[1]
+    kept = ShardBuffer(shards, read, open_store("cpu", shards, torch.float32, Path()))
+
+    def run() -> None:
+        merge(attached, shards, kept, rule=Average(), weights=Weights(BETA), seed=(0,))
+
+    return run
 
 
 def gathered_edit(engine: Any, theta_o: dict[str, Tensor]) -> Callable[[], None]:

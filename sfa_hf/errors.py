@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 
 class ConfigError(ValueError):
@@ -29,9 +30,44 @@ class Preempted(Exception):  # noqa: N818 - no error: what was asked for
     """The process was told to end (SIGTERM), and everything that a resume needs is on the disk."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Say what was probably meant: ``did you mean 'beta'? known: beta, p``."""
+def under(key: str) -> _Rekeyed:
+    """A block whose ConfigErrors get a longer key: ``beta`` becomes ``method.beta`` under ``method``."""
+    return _rekeyed(lambda inner: ".".join(part for part in (key, inner) if part))
+
+
+def known_as(names: str | Mapping[str, str]) -> _Rekeyed:
+    """A block whose ConfigErrors get the key that the user knows.
+
+    Args:
+        names: the key of all of them; or, for keys that have another name here, that name by theirs.
+    """
+    return _rekeyed(lambda inner: names if isinstance(names, str) else names.get(inner, inner))
+
+
+@contextmanager
+def _rekeyed(key: Callable[[str], str]) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(key(error.key), error.problem, error.right) from error
+
+
+_Rekeyed = AbstractContextManager[None]
+_NAMES_SHOWN = 5
+
+
+def nearest(name: str, known: Iterable[str], rest: str | None = None) -> str:
+    """Say what was probably meant, and all that there is: ``did you mean 'beta'? known: beta, p``.
+
+    Args:
+        name: what was given.
+        known: what there is.
+        rest: for hundreds of names, where all of them can be seen: the nearest five are named, and this.
+    """
     known = sorted(set(known))
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    listing = ", ".join(known) if len(known) <= 12 else f"{len(known)} keys"
-    return (f"did you mean '{close[0]}'? " if close else "") + f"known: {listing}"
+    close = difflib.get_close_matches(name, known, n=_NAMES_SHOWN, cutoff=0.5)
+    meant = f"did you mean '{close[0]}'? " if close else ""
+    if rest is None:
+        return f"{meant}known: {', '.join(known)}"
+    alike = close or difflib.get_close_matches(name, known, n=_NAMES_SHOWN, cutoff=0.0)
+    return f"{meant}nearest: {', '.join(alike)}; all of them: {rest}"

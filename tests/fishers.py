@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sfa_hf import engines
 from sfa_hf.fisher.folder import save_fisher
-from sfa_hf.shards.buffer import Anchor
+from sfa_hf.shards.buffer import ShardBuffer
+from sfa_hf.shards.store import open_store
 
 PAST = 3
 DECAY = 0.5
@@ -52,11 +53,10 @@ def made_up_past(folder: Path, model: nn.Module) -> list[tuple[str, str]]:
         place = folder / str(task)
         place.mkdir(parents=True)
         generator = torch.Generator().manual_seed(task)
-        fisher = Anchor(
+        fisher = ShardBuffer(
             engine.shards(),
             lambda shard, g=generator: torch.rand(shard.data.numel(), generator=g),
-            torch.float32,
-            lambda numel, dtype: torch.empty(numel, dtype=dtype),
+            open_store("cpu", engine.shards(), torch.float32, Path()),
         )
         save_fisher(place / "fisher", engine, engine.shards(), fisher, {"task": str(task)})
         apart = {

@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sfa_hf"
 
 LEVELS = (
+    {"registry"},
     {"errors", "engines", "distributed"},
     {"files", "generated", "rules"},
     {"config", "shards", "models", "reports"},

@@ -2,6 +2,7 @@ r"""What every callback with an anchor does: which parameters it is about, and \
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import asdict
 from os import PathLike, fspath
@@ -13,35 +14,32 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SaveStrategy
 
 from sfa_hf import engines
-from sfa_hf.anchor.taker import ANCHOR_DTYPES, AnchorTaker, recorded_anchor
-from sfa_hf.config import checks as options
+from sfa_hf.anchor.taker import AnchorTaker, recorded_anchor
 from sfa_hf.errors import ConfigError
+from sfa_hf.hf_trainer import begin
+from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
+from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
 
 
 class AnchoredCallback(TrainerCallback, ExportableState):
-    r"""Holds \theta_o of this rank's shards from a training's begin to its end, the same one after a resume.
+    r"""Holds \theta_o of this rank's shards while a training lasts, the same one after a resume.
 
-    A subclass names its own options in ``OPTIONS`` and does its work between ``on_train_begin`` and
-    ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()`` and ``_log``.
+    A subclass declares all options in its constructor and keeps each under its own name. It does its work
+    between ``on_train_begin`` and ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()``, ``_log``
+    and ``_names``: those of its parameters, in one order on all ranks.
 
     Args:
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
             with safetensors.
         anchor_device: where \theta_o is kept: "cpu" (page-locked where there is a GPU), "disk" (a mapped file
-            in ``output_dir``) or "device".
+            in ``output_dir``), "device", or another store of ``sfa_hf/shards/stores/``.
         anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
         include: regular expression searched in parameter names; others are left alone.
         exclude: regular expression; parameters whose names it is found in are left alone.
         save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/sfa_anchor``, once
             and sharded, where the training saves checkpoints: it can then resume.
-
-    Raises:
-        ConfigError: an argument that cannot be right.
     """
-
-    OPTIONS: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -54,18 +52,17 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         save_anchor: bool,
     ) -> None:
         self.anchor = None if anchor is None else fspath(anchor)
-        self.anchor_device = options.check_choice("anchor_device", anchor_device, ("cpu", "disk", "device"))
-        self.anchor_dtype = options.check_choice("anchor_dtype", anchor_dtype, ANCHOR_DTYPES)
-        self.include = options.check_pattern("include", include)
-        self.exclude = options.check_pattern("exclude", exclude)
+        self.anchor_device = anchor_device
+        self.anchor_dtype = anchor_dtype
+        self.include = None if include is None else re.compile(include)
+        self.exclude = None if exclude is None else re.compile(exclude)
         self.save_anchor = save_anchor
         self.anchor_record: dict[str, Any] | None = None
         self.nbytes = 0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback: its arguments, and which weights its anchor was."""
-        names = (*self.OPTIONS, "anchor", "anchor_device", "anchor_dtype", "save_anchor")
-        arguments = {name: getattr(self, name) for name in names}
+        arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         return {
             "args": {**arguments, **self._patterns()},
             "attributes": {"anchor_record": self.anchor_record},
@@ -76,23 +73,51 @@ class AnchoredCallback(TrainerCallback, ExportableState):
     ) -> None:
         del control
         model = kwargs["model"]
+        begin.refuse_infinite_arguments(args)
         self._engine = engines.attach(model, kwargs["optimizer"])
         self._log = TrainerLog()
-        self._check_patterns(model)
+        self.check_model(model)
         complete_resume(self._engine, model, args, state)
-        self._take_anchor(model, args, state)
+        begin.refuse_infinite_values(self._engine, ((s, s.data) for s in self._engine.shards()), "model")
+        self._trainable = begin.trainable(model)
+        if state.is_world_process_zero:
+            begin.warn_of_buffers(model)
+        if not self._begins_again():
+            self._take_anchor(model, args, state)
+
+    def on_step_begin(
+        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **kwargs: Any
+    ) -> None:
+        begin.refuse_changes(self._trainable, kwargs["model"], state.global_step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         del control
         complete_best(self._engine, kwargs["model"], args, state)
-        del self._theta_o, self._engine, self._log
+        del self._theta_o, self._engine, self._log, self._train_call
         self._taker.release()
 
-    def _check_patterns(self, model: nn.Module) -> None:
+    def _begins_again(self) -> bool:
+        r"""Whether this call of ``train()`` has begun before, after which the weights had moved.
+
+        ``auto_find_batch_size`` does so after an out-of-memory; \theta_o is what the call began with. What is
+        left of another call, which an exception ended, is given back.
+        """
+        call = called.train_call if (called := caller()) else None
+        left = getattr(self, "_train_call", None)
+        self._train_call = call
+        if call is not None and call is left:
+            return True
+        if hasattr(self, "_taker"):
+            self._taker.release()
+        return False
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise ConfigError where the patterns leave no trainable parameter of the model, also on "meta"."""
         names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        if not any(map(self._concerns, names)):
+        self._names = [name for name in names if self._concerns(name)]
+        if not self._names:
             argument = "include" if self.exclude is None else "exclude"
             problem = (
                 f"include={_text(self.include)}, exclude={_text(self.exclude)} leave no trainable parameter"
@@ -110,12 +135,12 @@ class AnchoredCallback(TrainerCallback, ExportableState):
             if state.global_step > 0:
                 recorded = recorded_anchor(saved, self._patterns())
                 self._theta_o, record = self._taker.take_again(
-                    engine, model, shards, recorded, state.global_step
+                    engine, model, shards, recorded, resumed_checkpoint(args, state)
                 )
             else:
                 self._theta_o, record = self._taker.take(engine, model, shards)
                 if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
-                    self._taker.save(engine, shards, self._theta_o, record)
+                    self._taker.save(engine, self._theta_o, record)
         except BaseException:
             self._taker.release()
             raise

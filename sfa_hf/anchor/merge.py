@@ -2,20 +2,20 @@ r"""One merge: every shard of this rank, block by block, with the distance to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sfa_hf.anchor.rounding import round_stochastically
+from sfa_hf.anchor.surveys import concluded_surveys, training_block
+from sfa_hf.anchor.weighting import Weights
 from sfa_hf.distributed.seeds import seed_from
 from sfa_hf.engines.base import Engine, Shard
-from sfa_hf.rules import Rule
-from sfa_hf.shards.buffer import Anchor, Block
-
-BlockWeights = Callable[[Block], Tensor]
-"""Gives the anchor's weight of each entry of a block, in fp64; asked once a block, in the anchor's order."""
+from sfa_hf.rules import Block as RuleBlock
+from sfa_hf.rules import MergeRule, Survey
+from sfa_hf.shards.buffer import Block, ShardBuffer
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ class Merged:
 def merge(
     engine: Engine,
     shards: Sequence[Shard],
-    anchor: Anchor,
+    theta_o: ShardBuffer,
     *,
-    rule: Rule,
-    beta: float | BlockWeights,
+    rule: MergeRule,
+    weights: Weights,
     seed: tuple[int, ...],
+    names: Sequence[str] = (),
 ) -> Merged:
-    """Apply ``rule`` to the shards and publish them.
+    r"""Move the shards towards \theta_o and publish them; a collective call.
 
     Each block is computed in fp64 and rounded once, to within half an ulp of an fp32 weight. (In fp32 beta
     itself, the difference and the product would round too: 1.1 ulp was seen.) 16-bit weights without fp32
@@ -52,17 +53,21 @@ def merge(
     Args:
         engine: where the weights live.
         shards: this rank's part of what is merged; may be empty.
-        anchor: theta_o of these shards.
-        rule: edits theta given theta_o.
-        beta: weight of the anchor: one number, or of each entry.
+        theta_o: of these shards.
+        rule: one that works in training.
+        weights: of \theta_o at this merge.
         seed: of the stochastic rounding, e.g. the run's seed and the step.
+        names: of all merged parameters, in one order on all ranks; for rules with a survey.
     """
-    arithmetic = _Arithmetic(rule, beta, seed)
-    for block in anchor.blocks(shards):
-        arithmetic.apply(block)
+    arithmetic = _Arithmetic(rule, seed)
+    surveys = concluded_surveys(
+        engine, rule, names, shards, lambda: map(arithmetic.in_fp64, theta_o.blocks(shards))
+    )
+    for block in theta_o.blocks(shards):
+        arithmetic.merge(block, surveys.get(block.shard.name), weights.of(block))
     engine.publish()
     squared_before, squared_after = arithmetic.squared_drifts()
-    local = torch.tensor([squared_before, squared_after, anchor.nbytes], dtype=torch.float64)
+    local = torch.tensor([squared_before, squared_after, theta_o.nbytes], dtype=torch.float64)
     squared_before, squared_after, nbytes = engine.sum_over_shards(local).tolist()
     return Merged(squared_before**0.5, squared_after**0.5, int(nbytes))
 
@@ -70,18 +75,23 @@ def merge(
 class _Arithmetic:
     """Merges blocks in fp64 scratch memory that it reuses, and adds up their squared drifts."""
 
-    def __init__(self, rule: Rule, beta: float | BlockWeights, seed: tuple[int, ...]) -> None:
-        self._rule, self._beta, self._seed = rule, beta, seed
+    def __init__(self, rule: MergeRule, seed: tuple[int, ...]) -> None:
+        self._rule, self._seed = rule, seed
         self._scratch = torch.empty(3, 0, dtype=torch.float64)
         self._squared: dict[torch.device, Tensor] = {}
 
-    def apply(self, block: Block) -> None:
-        theta, theta_o, difference = self._scratch_for(block)
+    def in_fp64(self, block: Block) -> RuleBlock:
+        r"""Copy \theta and \theta_o of a block to scratch memory, as the rule takes them."""
+        theta, theta_o, _ = self._scratch_for(block)
         theta.copy_(block.theta)
-        theta_o.copy_(block.theta_o)
+        theta_o.copy_(block.values)
+        return training_block(self._rule, block.shard.name, block.shard.offset + block.start, theta, theta_o)
+
+    def merge(self, block: Block, survey: Survey | None, beta: float | Tensor) -> None:
+        given = self.in_fp64(block)
+        theta, theta_o, difference = self._scratch_for(block)
         before = _squared_norm(torch.sub(theta, theta_o, out=difference))
-        self._rule(theta, theta_o, self._beta(block) if callable(self._beta) else self._beta)
-        _write(theta, block, self._seed)
+        _write(self._rule.towards(given, survey, beta), block, self._seed)
         theta.copy_(block.theta)
         after = _squared_norm(torch.sub(theta, theta_o, out=difference))
         self._squared[theta.device] = self._squared.get(theta.device, 0) + torch.stack([before, after])

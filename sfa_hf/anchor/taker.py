@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,10 @@ from torch import Tensor, nn
 from sfa_hf.anchor.start_weights import FOLDER, StartWeights, save_start_weights, start_folder
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
-from sfa_hf.files.atomic import link_or_copy
-from sfa_hf.shards import file as shard_file
-from sfa_hf.shards.buffer import Anchor, by_device
-from sfa_hf.shards.fingerprint import fingerprint
+from sfa_hf.hf_trainer.begin import refuse_infinite_values
+from sfa_hf.shards.buffer import ShardBuffer
 from sfa_hf.shards.model_files import AnchorFiles
-from sfa_hf.shards.store import DiskStore, Store, choose_store
+from sfa_hf.shards.store import Store, open_store
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class AnchorTaker:
 
     Args:
         source: None for the weights at the start, or a local folder or Hub id.
-        device: where it is kept: "cpu", "disk" or "device".
+        device: name of the store that keeps it.
         dtype: "float32" or "bfloat16".
         output_dir: the training's.
         rank: this process.
@@ -66,13 +65,16 @@ class AnchorTaker:
         self._revision: str | None = None
         self._store: Store | None = None
 
-    def take(self, engine: Engine, model: nn.Module, shards: Sequence[Shard]) -> tuple[Anchor, AnchorRecord]:
+    def take(
+        self, engine: Engine, model: nn.Module, shards: Sequence[Shard]
+    ) -> tuple[ShardBuffer, AnchorRecord]:
         """Take the anchor of a training that begins.
 
         Raises:
             ConfigError: the source does not fit the model, or there is no room.
         """
-        return self._take(engine, shards, _own_weights if self._source is None else self._from(model, shards))
+        read = attrgetter("data") if self._source is None else self._from(model, shards)
+        return self._take(engine, shards, read)
 
     def take_again(
         self,
@@ -80,8 +82,8 @@ class AnchorTaker:
         model: nn.Module,
         shards: Sequence[Shard],
         recorded: AnchorRecord | None,
-        step: int,
-    ) -> tuple[Anchor, AnchorRecord]:
+        checkpoint: Path,
+    ) -> tuple[ShardBuffer, AnchorRecord]:
         """Take the anchor of a training that resumes.
 
         Args:
@@ -89,40 +91,30 @@ class AnchorTaker:
             model: the model in training.
             shards: what is anchored.
             recorded: what the checkpoint says that the anchor was.
-            step: at which it resumes.
+            checkpoint: from which it resumes.
 
         Raises:
             ConfigError: it cannot be had, or is another one.
         """
-        if self._source is None:
-            read: _Read = self._saved(recorded, step).read
-        else:
-            read = self._from(model, shards)
-        anchor, record = self._take(engine, shards, read)
+        read = self._saved(recorded, checkpoint).read if self._source is None else self._from(model, shards)
+        theta_o, record = self._take(engine, shards, read)
         if recorded is None:
             _logger.warning("the checkpoint does not say what its anchor was: taking %s on trust", record)
         else:
             self._refuse_another(record, recorded)
-        return anchor, record
+        return theta_o, record
 
-    def save(self, engine: Engine, shards: Sequence[Shard], anchor: Anchor, record: AnchorRecord) -> None:
+    def save(self, engine: Engine, theta_o: ShardBuffer, record: AnchorRecord) -> None:
         """Save start weights, so that the training can resume; a collective call.
 
         Raises:
             ConfigError: there is no room.
         """
-
-        def write(path: Path) -> None:
-            if isinstance(self._store, DiskStore):
-                link_or_copy(self._store.file, path)
-            else:
-                shard_file.write(path, by_device(shards), anchor.values)
-
         try:
-            save_start_weights(start_folder(self._output_dir, record.fingerprint), engine, write)
+            save_start_weights(start_folder(self._output_dir, record.fingerprint), engine, theta_o.save)
         except OSError as error:
             problem = f"the start weights cannot be saved there: {error.strerror or error}"
-            right = f"{anchor.nbytes} bytes of room on each rank, or save_anchor=False and no resuming"
+            right = f"{theta_o.nbytes} bytes of room on each rank, or save_anchor=False and no resuming"
             raise ConfigError("output_dir", problem, right) from error
 
     def release(self) -> None:
@@ -130,12 +122,14 @@ class AnchorTaker:
         if self._store is not None:
             self._store.release()
 
-    def _take(self, engine: Engine, shards: Sequence[Shard], read: _Read) -> tuple[Anchor, AnchorRecord]:
+    def _take(self, engine: Engine, shards: Sequence[Shard], read: _Read) -> tuple[ShardBuffer, AnchorRecord]:
         file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
-        self._store = choose_store(self._device, shards, file)
-        anchor = Anchor(shards, read, ANCHOR_DTYPES[self._dtype], self._store.allocate)
-        found = fingerprint(engine, anchor.pieces(shards))
-        return anchor, AnchorRecord(self._source, self._revision, self._dtype, found)
+        self._store = open_store(self._device, shards, ANCHOR_DTYPES[self._dtype], file)
+        theta_o = ShardBuffer(shards, read, self._store)
+        if self._source is not None:
+            refuse_infinite_values(engine, ((b.shard, b.values) for b in theta_o.pieces(shards)), "anchor")
+        found = theta_o.fingerprint(engine, shards)
+        return theta_o, AnchorRecord(self._source, self._revision, self._dtype, found)
 
     def _from(self, model: nn.Module, shards: Sequence[Shard]) -> _Read:
         assert self._source is not None
@@ -144,14 +138,17 @@ class AnchorTaker:
         self._revision = files.revision
         return files.read
 
-    def _saved(self, recorded: AnchorRecord | None, step: int) -> StartWeights:
+    def _saved(self, recorded: AnchorRecord | None, checkpoint: Path) -> StartWeights:
         if recorded is None:
-            problem = f"training resumes at step {step}, whose weights are not theta_o"
+            problem = f"training resumes from {checkpoint}, whose weights are not theta_o"
             right = "anchor=FOLDER or Hub id of the model that this training began with"
             raise ConfigError("anchor", problem, right)
         if recorded.source is not None:
             raise ConfigError("anchor", f"None, but this training began with {recorded}", recorded.source)
-        return StartWeights(start_folder(self._output_dir, recorded.fingerprint))
+        beside = start_folder(str(checkpoint.parent), recorded.fingerprint)
+        return StartWeights(
+            beside if beside.is_dir() else start_folder(self._output_dir, recorded.fingerprint)
+        )
 
     def _refuse_another(self, record: AnchorRecord, recorded: AnchorRecord) -> None:
         if record.dtype != recorded.dtype:
@@ -183,7 +180,3 @@ def recorded_attribute(saved: Any, options: dict[str, Any], attribute: str) -> A
             if value:
                 return value
     return None
-
-
-def _own_weights(shard: Shard) -> Tensor:
-    return shard.data

@@ -2,25 +2,31 @@ r"""An exponential moving average of the weights, which becomes the model when t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines
-from sfa_hf.config import checks as options
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import Choice, Fraction
+from sfa_hf.hf_trainer.caller import caller
+from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_resume
-from sfa_hf.shards import file as shard_file
-from sfa_hf.shards.buffer import Anchor, by_device, parts
+from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
+from sfa_hf.shards.buffer import ShardBuffer
 from sfa_hf.shards.folder import ShardFolder, save_shard_folder
-from sfa_hf.shards.store import choose_store
+from sfa_hf.shards.store import open_store
 
 FOLDER = "ema"
 """Folder of the average in each checkpoint."""
+
+
+AverageDevice = Annotated[str, Choice(("cpu", "device"))]
 
 
 class EMACallback(TrainerCallback):
@@ -45,9 +51,10 @@ class EMACallback(TrainerCallback):
         NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
     """
 
-    def __init__(self, decay: float = 0.99, *, device: str = "device") -> None:
-        self.decay = options.check_fraction("decay", decay)
-        self.device = options.check_choice("device", device, ("cpu", "device"))
+    @checked
+    def __init__(self, decay: Fraction = 0.99, *, device: AverageDevice = "device") -> None:
+        self.decay = decay
+        self.device = device
         self.nbytes = 0
 
     def on_train_begin(
@@ -55,66 +62,41 @@ class EMACallback(TrainerCallback):
     ) -> None:
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
         self._log = TrainerLog()
-        self._deployed = False
-        read = _own_weights
+        self._end = LastInLine(self._deploy)
+        read: Callable[[engines.Shard], Tensor] = attrgetter("data")
         if state.global_step > 0:
-            checkpoint = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
             complete_resume(self._engine, kwargs["model"], args, state)
-            read = _saved(checkpoint).read
+            right = "a checkpoint of this training"
+            read = ShardFolder(resumed_checkpoint(args, state) / FOLDER, "resume_from_checkpoint", right).read
         shards = self._engine.shards()
-        store = choose_store(self.device, shards, Path())
-        self._average = Anchor(shards, read, torch.float32, store.allocate)
+        self._average = ShardBuffer(shards, read, open_store(self.device, shards, torch.float32, Path()))
         self.nbytes = self._average.nbytes
 
     @torch.no_grad()
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        for theta, average in self._places():
-            average.lerp_(theta.to(average), 1 - self.decay)
-        if state.global_step >= state.max_steps:
-            self._deploy(args, state, control)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if control.should_training_stop and state.global_step > 0 and not self._deployed:
-            self._deploy(args, state, control)
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        for block in self._average.edit(self._engine.shards()):
+            block.values.lerp_(block.theta.to(block.values), 1 - self.decay)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any) -> None:
-        folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}", FOLDER)
-        shards = by_device(self._engine.shards())
-        save_shard_folder(
-            folder, self._engine, lambda path: shard_file.write(path, shards, self._average.values)
-        )
+        called = caller()
+        run_dir = (called and called.run_dir) or Path(str(args.output_dir))
+        folder = run_dir / f"checkpoint-{state.global_step}" / FOLDER
+        save_shard_folder(folder, self._engine, self._average.save)
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._end.on_train_end(args, state, control)
+        complete_best(self._engine, kwargs["model"], args, state)
         del self._average, self._engine, self._log
 
     @torch.no_grad()
     def _deploy(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         squared = torch.zeros(1, dtype=torch.float64)
-        for theta, average in self._places():
-            new = average.to(theta.device)
-            squared += (theta.double() - new).square().sum().cpu()
-            theta.copy_(new)
+        for block in self._average.pieces(self._engine.shards()):
+            new = block.values.to(block.theta.device)
+            squared += (block.theta.double() - new).square().sum().cpu()
+            block.theta.copy_(new)
         self._engine.publish()
-        self._deployed = True
         distance = self._engine.sum_over_shards(squared).item() ** 0.5
         self._log.write({"ema/decay": self.decay, "ema/distance": distance}, args, state, control)
-
-    def _places(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the weights beside their average, a part of a shard at a time."""
-        for shard, average in self._average.pieces(self._engine.shards()):
-            for part in parts(shard):
-                start = part.offset - shard.offset
-                yield part.data, average[start : start + part.data.numel()]
-
-
-def _own_weights(shard: engines.Shard) -> Tensor:
-    return shard.data
-
-
-def _saved(checkpoint: Path) -> ShardFolder:
-    """The average of the steps before a checkpoint."""
-    return ShardFolder(checkpoint / FOLDER, "resume_from_checkpoint", "a checkpoint of this training")

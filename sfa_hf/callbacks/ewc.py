@@ -3,25 +3,25 @@ r"""Elastic weight consolidation: a penalty weighted by the Fisher information o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.start_weights import FOLDER
 from sfa_hf.callbacks.penalty import PenaltyCallback, Piece
-from sfa_hf.config import checks as options
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import AnchorDevice, Check, Choice, Flag, Fraction, Pattern, Source, Strength
 from sfa_hf.engines import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher.folder import FisherFolder
-from sfa_hf.shards.buffer import Anchor, parts
+from sfa_hf.shards.buffer import Block, ShardBuffer
 from sfa_hf.shards.model_files import AnchorFiles
-from sfa_hf.shards.store import Store, choose_store
+from sfa_hf.shards.store import known_stores, open_store
 
-MODES = ("online", "separate")
+Mode = Annotated[str, Choice(("online", "separate"))]
 
 
 class PastTask(NamedTuple):
@@ -34,6 +34,17 @@ class PastTask(NamedTuple):
 
     fisher: str
     model: str
+
+
+PastTasks = Annotated[
+    Sequence[Sequence[str]],
+    Check(
+        lambda past: isinstance(past, Sequence) and len(past) > 0 and all(len(task) == 2 for task in past),
+        "are not the tasks before",
+        "the Fisher and the model of one task or more",
+    ),
+]
+Exact = Annotated[str, Choice(("float32",))]
 
 
 class EWCCallback(PenaltyCallback):
@@ -73,42 +84,45 @@ class EWCCallback(PenaltyCallback):
     """
 
     NAME = "ewc"
-    OPTIONS = ("past", "lambda_", "mode", "decay")
 
+    @checked
     def __init__(
         self,
-        past: Sequence[Sequence[str]],
-        lambda_: float = 100.0,
+        past: PastTasks,
+        lambda_: Strength = 100.0,
         *,
-        mode: str = "online",
-        decay: float = 1.0,
-        anchor: str | PathLike[str] | None = None,
-        anchor_device: str = "cpu",
-        anchor_dtype: Literal["float32"] = "float32",
-        include: str | None = None,
-        exclude: str | None = None,
-        save_anchor: bool = True,
+        mode: Mode = "online",
+        decay: Fraction = 1.0,
+        anchor: Source | None = None,
+        anchor_device: AnchorDevice = "cpu",
+        anchor_dtype: Exact = "float32",
+        include: Pattern | None = None,
+        exclude: Pattern | None = None,
+        save_anchor: Flag = True,
     ) -> None:
         super().__init__(
             lambda_,
             anchor=anchor,
             anchor_device=anchor_device,
-            anchor_dtype=options.check_choice("anchor_dtype", anchor_dtype, ("float32",)),
+            anchor_dtype=anchor_dtype,
             include=include,
             exclude=exclude,
             save_anchor=save_anchor,
         )
-        if not past:
-            raise ConfigError("past", "is empty", "the Fisher and the model of one task or more")
+        if mode == "separate" and decay != 1:
+            raise ConfigError("decay", f"is {decay}, and mode is separate", "mode=online, or leave it out")
         self.past = [PastTask(*map(str, task)) for task in past]
-        self.mode = options.check_choice("mode", mode, MODES)
-        self.decay = options.check_fraction("decay", decay)
+        self.mode = mode
+        self.decay = decay
+        if not known_stores()[self.anchor_device].exact:
+            problem = f"{self.anchor_device!r} rounds theta_o, A and C, which EWC adds up"
+            right = ", ".join(name for name, store in known_stores().items() if store.exact)
+            raise ConfigError("anchor_device", problem, right)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        self._stores: list[Store] = []
         self._a = self._zeros("a", args)
         self._c = self._zeros("c", args) if self.mode == "separate" else None
         self.nbytes += self._a.nbytes + (self._c.nbytes if self._c else 0)
@@ -116,16 +130,15 @@ class EWCCallback(PenaltyCallback):
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         super().on_train_end(*args, **kwargs)
+        for buffer in filter(None, (self._a, self._c)):
+            buffer.release()
         del self._a, self._c
-        for store in self._stores:
-            store.release()
 
-    def _zeros(self, name: str, args: TrainingArguments) -> Anchor:
+    def _zeros(self, name: str, args: TrainingArguments) -> ShardBuffer:
         shards = self._shards()
         file = Path(str(args.output_dir)) / FOLDER / f"ewc-{name}-{args.process_index:05d}.safetensors"
-        store = choose_store(self.anchor_device, shards, file)
-        self._stores.append(store)
-        return Anchor(shards, lambda _: torch.zeros(()), torch.float32, store.allocate)
+        store = open_store(self.anchor_device, shards, torch.float32, file)
+        return ShardBuffer(shards, lambda _: torch.zeros(()), store)
 
     def _fill(self, model: nn.Module) -> None:
         fishers = [FisherFolder(Path(task.fisher)) for task in self.past]
@@ -134,38 +147,34 @@ class EWCCallback(PenaltyCallback):
         newest = len(self.past) - 1
         constant, zero = torch.zeros(2, 1, dtype=torch.float64)
         models = [AnchorFiles(task.model, model) for task in self.past] if self._c else []
-        for part, theta_o, a, c in self._places():
+        for theta_o, a, c in self._places():
+            part = theta_o.part
             values = [fisher.read(part).double() for fisher in fishers]
             if c is None:
-                a.copy_(sum((self.decay ** (newest - j) * f for j, f in enumerate(values)), zero))
+                a.values.copy_(sum((self.decay ** (newest - j) * f for j, f in enumerate(values)), zero))
                 continue
-            apart = [theta_o.double().cpu() - files.read(part).double() for files in models]
-            a.copy_(sum(values, zero))
-            c.copy_(sum((f * e for f, e in zip(values, apart, strict=True)), zero))
+            apart = [theta_o.values.double().cpu() - files.read(part).double() for files in models]
+            a.values.copy_(sum(values, zero))
+            c.values.copy_(sum((f * e for f, e in zip(values, apart, strict=True)), zero))
             constant += sum((f * e.square()).sum() for f, e in zip(values, apart, strict=True))
         self._at_theta_o = self._engine.sum_over_shards(constant).item()
 
-    def _places(self) -> Iterator[tuple[Shard, Tensor, Tensor, Tensor | None]]:
-        """Give each part of a shard with its places in the buffers of theta_o, A and C."""
+    def _places(self) -> Iterator[tuple[Block, Block, Block | None]]:
+        """Walk over theta_o, A and C, to fill the last two."""
         shards = self._shards()
-        c_pieces = self._c.pieces(shards) if self._c else None
-        for (shard, theta_o), (_, a) in zip(
-            self._theta_o.pieces(shards), self._a.pieces(shards), strict=True
-        ):
-            c = next(c_pieces)[1] if c_pieces else None
-            for part in parts(shard):
-                start = part.offset - shard.offset
-                here = slice(start, start + part.data.numel())
-                yield part, theta_o[here], a[here], None if c is None else c[here]
+        # Buffers in stores of one kind, so their pieces are cut alike; strict also walks them to the end.
+        filled = [buffer.edit(shards) for buffer in (self._a, self._c) if buffer]
+        for theta_o, a, *c in zip(self._theta_o.pieces(shards), *filled, strict=True):
+            yield theta_o, a, c[0] if c else None
 
     def _pieces(self, shards: Sequence[Shard]) -> Iterator[Piece]:
         # Buffers of one dtype and place, so their blocks are cut alike.
         theta_o, a = self._theta_o.blocks(shards), self._a.blocks(shards)
         if self._c is None:
-            yield from (Piece(block, of_a.theta_o) for block, of_a in zip(theta_o, a, strict=True))
+            yield from (Piece(block, of_a.values) for block, of_a in zip(theta_o, a, strict=True))
         else:
             for block, of_a, of_c in zip(theta_o, a, self._c.blocks(shards), strict=True):
-                yield Piece(block, of_a.theta_o, of_c.theta_o)
+                yield Piece(block, of_a.values, of_c.values)
 
     def _constant(self) -> float:
         return self._at_theta_o

@@ -12,8 +12,10 @@ from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
-from sfa_hf.config import checks as options
-from sfa_hf.engines import Engine, Shard
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import AnchorDevice, AnchorDtype, Flag, Pattern, Source, Strength
+from sfa_hf.engines import Engine, Handle, Shard
+from sfa_hf.hf_trainer.caller import caller, is_training
 from sfa_hf.shards.buffer import Block
 
 
@@ -47,7 +49,7 @@ class Piece(NamedTuple):
 
     def _difference(self, dtype: torch.dtype) -> Tensor:
         theta = self.block.theta
-        return theta.to(torch.promote_types(theta.dtype, dtype)) - self.block.theta_o
+        return theta.to(torch.promote_types(theta.dtype, dtype)) - self.block.values
 
 
 class PenaltyCallback(AnchoredCallback, ABC):
@@ -61,7 +63,6 @@ class PenaltyCallback(AnchoredCallback, ABC):
     """
 
     NAME: ClassVar[str]
-    OPTIONS: tuple[str, ...] = ("lambda_",)
 
     def __init__(
         self,
@@ -75,12 +76,15 @@ class PenaltyCallback(AnchoredCallback, ABC):
         save_anchor: bool,
     ) -> None:
         super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
-        self.lambda_ = options.check_strength("lambda", lambda_)
+        self.lambda_ = lambda_
+        self._handle: Handle | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._detach()  # from a training that an exception ended
         super().on_train_begin(args, state, control, **kwargs)
+        self._state = state if (called := caller()) and called.trainer else None
         self._handle = self._engine.before_step(self._add_gradient)
 
     def on_step_end(
@@ -90,8 +94,13 @@ class PenaltyCallback(AnchoredCallback, ABC):
             self._log.write(self._record(), args, state, control)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self._handle.remove()
+        self._detach()
         super().on_train_end(*args, **kwargs)
+
+    def _detach(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
 
     def _pieces(self, shards: Sequence[Shard]) -> Iterator[Piece]:
         """Walk over the shards; A = 1 and C = 0 unless a subclass says otherwise."""
@@ -102,6 +111,9 @@ class PenaltyCallback(AnchoredCallback, ABC):
         return 0.0
 
     def _add_gradient(self, engine: Engine) -> None:
+        if self._state is not None and not is_training(self._state):
+            self._detach()
+            return
         shards = self._shards()
         gradients = {shard.name: engine.gradient(shard) for shard in shards}
         for piece in self._pieces(shards):
@@ -148,16 +160,17 @@ class L2Callback(PenaltyCallback):
 
     NAME = "l2"
 
+    @checked
     def __init__(
         self,
-        lambda_: float = 0.1,
+        lambda_: Strength = 0.1,
         *,
-        anchor: str | PathLike[str] | None = None,
-        anchor_device: str = "cpu",
-        anchor_dtype: str = "float32",
-        include: str | None = None,
-        exclude: str | None = None,
-        save_anchor: bool = True,
+        anchor: Source | None = None,
+        anchor_device: AnchorDevice = "cpu",
+        anchor_dtype: AnchorDtype = "float32",
+        include: Pattern | None = None,
+        exclude: Pattern | None = None,
+        save_anchor: Flag = True,
     ) -> None:
         super().__init__(
             lambda_,

@@ -2,16 +2,17 @@ r"""The decoupled form of L2: a pull towards \theta_o after every step, of the s
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import Any
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.anchor.merge import merge
+from sfa_hf.anchor.weighting import Weights
 from sfa_hf.callbacks import schedule
-from sfa_hf.config import checks as options
-from sfa_hf.rules import TRAINING_RULES
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import AnchorDevice, AnchorDtype, Beta, Flag, P, Pattern, Source
+from sfa_hf.rules import Average
 
 
 class PullCallback(AnchoredCallback):
@@ -29,8 +30,15 @@ class PullCallback(AnchoredCallback):
 
     Args:
         beta: \beta in [0, 1].
-        p: fraction of the training after which the pulls add up to one average, in (0, 1].
-        anchor: as are the arguments after it, see :class:`sfa_hf.SFACallback`.
+        p: p in (0, 1], the fraction of the training after which the pulls add up to one average.
+        anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
+            with safetensors.
+        anchor_device: where \theta_o is kept: "cpu", "disk" or "device". It is read in every step: "device"
+            is the fastest where there is room.
+        anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
+        include: regular expression searched in parameter names; others are not pulled.
+        exclude: regular expression; parameters whose names it is found in are not pulled.
+        save_anchor: as for :class:`sfa_hf.SFACallback`.
 
     Raises:
         ConfigError: an argument that cannot be right; at the start of training, patterns that leave no
@@ -38,23 +46,22 @@ class PullCallback(AnchoredCallback):
         NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
     """
 
-    OPTIONS = ("beta", "p")
-
+    @checked
     def __init__(
         self,
-        beta: float = 0.5,
-        p: float = 0.25,
+        beta: Beta = 0.5,
+        p: P = 0.25,
         *,
-        anchor: str | PathLike[str] | None = None,
-        anchor_device: str = "cpu",
-        anchor_dtype: str = "float32",
-        include: str | None = None,
-        exclude: str | None = None,
-        save_anchor: bool = True,
+        anchor: Source | None = None,
+        anchor_device: AnchorDevice = "cpu",
+        anchor_dtype: AnchorDtype = "float32",
+        include: Pattern | None = None,
+        exclude: Pattern | None = None,
+        save_anchor: Flag = True,
     ) -> None:
         super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
-        self.beta = options.check_beta(beta)
-        self.p = options.check_p(p)
+        self.beta = beta
+        self.p = p
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -69,8 +76,8 @@ class PullCallback(AnchoredCallback):
             self._engine,
             self._shards(),
             self._theta_o,
-            rule=TRAINING_RULES["average"],
-            beta=self._beta_s,
+            rule=Average(),
+            weights=Weights(self._beta_s),
             seed=(args.seed, state.global_step),
         )
         if control.should_log or state.global_step >= state.max_steps:

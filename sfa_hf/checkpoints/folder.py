@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sfa_hf.config.paths import expanded
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.safetensors_slices import Stored, open_tensors
 
@@ -57,13 +58,13 @@ def open_model(source: str, key: str, stack: ExitStack, fisher: str | None = Non
     folder = locate(source, key)
     config = _config(folder, key)
     tensors = _tensors(_weight_files(folder, key), key, stack)
-    importances = None if fisher is None else _importances(Path(fisher).expanduser(), f"{key}.fisher", stack)
+    importances = None if fisher is None else _importances(fisher, f"{key}.fisher", stack)
     return SavedModel(key, source, folder, config, tensors, importances)
 
 
 def locate(source: str, key: str) -> Path:
     """Folder of a model."""
-    folder = Path(source).expanduser()
+    folder = Path(expanded(source, key))
     if folder.is_dir():
         return folder
     from sfa_hf.checkpoints.remote import fetch  # noqa: PLC0415 - seconds that a local merge saves
@@ -105,7 +106,8 @@ def _weight_files(folder: Path, key: str) -> list[Path]:
     raise ConfigError(key, f"{folder} has no weights{pickled}", _SAVED)
 
 
-def _importances(path: Path, key: str, stack: ExitStack) -> dict[str, Stored]:
+def _importances(given: str, key: str, stack: ExitStack) -> dict[str, Stored]:
+    path = Path(expanded(given, key))
     if not path.exists():
         raise ConfigError(key, f"there is no {path}", "a safetensors file or a folder of them")
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from sfa_hf.checkpoints.plan import Job, Plan
 from sfa_hf.checkpoints.recipe import Recipe
 from sfa_hf.checkpoints.side_files import copy_side_files
 from sfa_hf.checkpoints.vocabulary import check_tokenizers
+from sfa_hf.config.yaml_files import yaml_text
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import write_atomic
 from sfa_hf.files.safetensors_slices import FLOATS, item_bytes
@@ -65,7 +65,7 @@ def merge_checkpoints(recipe: Recipe, out: Path, *, progress: bool = False) -> M
             with TensorFiles(folder, specs, recipe.max_shard_size) as files:
                 _Work(recipe, plan.jobs, files, progress=progress).run()
             copy_side_files(reference, folder, rows=plan.rows, dtype=recipe.dtype)
-            write_atomic(folder / RECIPE_FILE, yaml.safe_dump(recipe.resolved, sort_keys=False))
+            write_atomic(folder / RECIPE_FILE, yaml_text(recipe.resolved))
     merged = tuple(job.name for job in plan.jobs if job.rule)
     copied = tuple(job.name for job in plan.jobs if not job.rule)
     return Merged(merged, copied, sum(job.numel for job in plan.jobs))

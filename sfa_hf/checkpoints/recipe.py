@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sfa_hf.config.checks import check_pattern
+from sfa_hf.config.options import EXPRESSION
+from sfa_hf.config.paths import UserPath
 from sfa_hf.config.pydantic_errors import as_config_error
-from sfa_hf.errors import ConfigError, nearest
-from sfa_hf.rules import CHECKPOINT_RULES, MergeRule
-
-_EXAMPLES = "see configs/merges/ for examples"
+from sfa_hf.config.shipped import find_config
+from sfa_hf.config.yaml_files import read_yaml
+from sfa_hf.errors import ConfigError, nearest, under
+from sfa_hf.rules import MergeRule, known_rules
 
 
 class ModelEntry(BaseModel):
@@ -27,33 +26,49 @@ class ModelEntry(BaseModel):
         fisher: its F for the rule ``fisher``: a safetensors file, or a folder of them, of the same names.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    path: str
-    fisher: str | None = None
+    path: UserPath
+    fisher: UserPath | None = None
 
 
 class _Parameters(BaseModel):
     """What is different for the tensors that ``match``; the other keys are options of the rule."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     match: str
     copied: bool = Field(False, alias="copy")
 
 
-class _Sections(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Sections(BaseModel):
+    """The shape of a recipe.
 
-    models: list[str | ModelEntry] = Field(min_length=1)
-    base: str | None = None
+    Attributes:
+        models: to merge: folders, Hub ids, or mappings {path, fisher}.
+        base: the model that task vectors are differences from.
+        rule: its name and options.
+        parameters: what is different for the tensors whose names match: {match, copy: true} or options.
+        dtype: of the merged weights; None: as they are stored.
+        vocabulary: what to do with rows of embeddings that not all models have.
+        tokenizer: whether the tokenizers must be the same.
+        missing: what to do with tensors that not all models have.
+        config_from: the model whose config and tokenizer the result gets; None: the base, else the first.
+        max_shard_size: of one safetensors file.
+        threads: None: one for each core.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    models: list[UserPath | ModelEntry] = Field(min_length=1)
+    base: UserPath | None = None
     rule: dict[str, Any]
     parameters: list[dict[str, Any]] = Field(default_factory=list)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     vocabulary: Literal["same", "common", "base"] = "same"
     tokenizer: Literal["same", "any"] = "same"
     missing: Literal["refuse", "copy"] = "refuse"
-    config_from: str | None = None
+    config_from: UserPath | None = None
     max_shard_size: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[KMGT]B$")] = "50GB"
     threads: int | None = Field(None, ge=1)
 
@@ -92,16 +107,8 @@ class Recipe:
 
 
 def read_recipe(path: str) -> dict[str, Any]:
-    """The values of a recipe file. Raises ConfigError where it is not YAML with keys."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(path, "cannot be read", error.strerror or "a YAML file") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(path, f"is not YAML: {error}", _EXAMPLES) from error
-    if not isinstance(values, dict):
-        raise ConfigError(path, "holds no keys", _EXAMPLES)
-    return values
+    """The values of a recipe: a file, or the name of a shipped one. Raises ConfigError."""
+    return read_yaml(find_config(path, "RECIPE", "merges"))
 
 
 def make_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -111,9 +118,9 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
         ConfigError: the first thing that is wrong, by its dotted key.
     """
     try:
-        sections = _Sections.model_validate(values)
+        sections = Sections.model_validate(values)
     except ValidationError as error:
-        raise as_config_error(error, "", _Sections) from error
+        raise as_config_error(error, "", Sections) from error
     models = tuple(ModelEntry(path=each) if isinstance(each, str) else each for each in sections.models)
     rule = _rule(sections.rule, "rule", len(models))
     _check_inputs(rule, sections, models)
@@ -139,40 +146,39 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
 def _rule(values: Mapping[str, Any], key: str, models: int) -> MergeRule:
     name = values.get("name")
     if name is None:
-        raise ConfigError(f"{key}.name", "is missing", f"one of {', '.join(sorted(CHECKPOINT_RULES))}")
-    if name not in CHECKPOINT_RULES:
-        hint = nearest(str(name), CHECKPOINT_RULES)
+        raise ConfigError(f"{key}.name", "is missing", f"one of {', '.join(sorted(known_rules()))}")
+    if name not in known_rules():
+        hint = nearest(str(name), known_rules())
         raise ConfigError(f"{key}.name", f"there is no rule {name!r}", hint)
     return _with_options(name, {k: v for k, v in values.items() if k != "name"}, key, models)
 
 
 def _with_options(name: str, options: Mapping[str, Any], key: str, models: int) -> MergeRule:
     _refuse_others_options(name, options, key)
-    kind = CHECKPOINT_RULES[name]
+    kind = known_rules()[name]
     try:
         rule = kind.model_validate(options)
-        rule.check(models)
     except ValidationError as error:
         raise as_config_error(error, key, kind) from error
-    except ConfigError as error:
-        raise ConfigError(f"{key}.{error.key}", error.problem, error.right) from error
+    with under(key):
+        rule.check(models)
     return rule
 
 
 def _refuse_others_options(name: str, options: Mapping[str, Any], key: str) -> None:
     own = _options(name)
     for option in options:
-        owners = [other for other in CHECKPOINT_RULES if option in _options(other)]
+        owners = [other for other in known_rules() if option in _options(other)]
         if option not in own and owners:
             right = f"one of {', '.join(owners)}; options of {name}: {', '.join(own)}"
             raise ConfigError(f"{key}.{option}", f"is not an option of {name}", right)
 
 
 def _options(name: str) -> list[str]:
-    return [field.alias or key for key, field in CHECKPOINT_RULES[name].model_fields.items()]
+    return [field.alias or key for key, field in known_rules()[name].model_fields.items()]
 
 
-def _check_inputs(rule: MergeRule, sections: _Sections, models: tuple[ModelEntry, ...]) -> None:
+def _check_inputs(rule: MergeRule, sections: Sections, models: tuple[ModelEntry, ...]) -> None:
     name = sections.rule["name"]
     if rule.needs_base and sections.base is None:
         raise ConfigError("base", "is missing", f"{name} works on differences from a base model")
@@ -196,8 +202,8 @@ def _pattern(
         parsed = _Parameters.model_validate(values)
     except ValidationError as error:
         raise as_config_error(error, key, _Parameters) from error
-    compiled = check_pattern(f"{key}.match", parsed.match)
-    assert compiled is not None
+    with under(f"{key}.match"):
+        compiled = re.compile(EXPRESSION(parsed.match))
     options = parsed.model_extra or {}
     if "name" in options:
         raise ConfigError(f"{key}.name", "is not an option", "one rule for all tensors, or copy: true")

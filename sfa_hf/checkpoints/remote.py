@@ -6,7 +6,7 @@ from pathlib import Path
 
 import huggingface_hub
 
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import known_as
 from sfa_hf.files.hub import from_hub
 from sfa_hf.models import resolve_model
 
@@ -19,10 +19,8 @@ def fetch(name: str, key: str) -> Path:
     Raises:
         ConfigError: there is no such model, or the Hub is out of reach and the cache has none.
     """
-    try:
+    with known_as(key):
         where = resolve_model(name)
-    except ConfigError as error:
-        raise ConfigError(key, error.problem, error.right) from error
     if Path(where).is_dir():
         return Path(where)
     with from_hub(key, f"model {name}"):

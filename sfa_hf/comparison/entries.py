@@ -75,7 +75,7 @@ def _expanded(key: str, spec: str | Mapping[str, Any], defaults: Mapping[str, An
     named = varying if label is not None else list(grid)
     for values in itertools.product(*grid.values()):
         options = {"name": name, **below, **dict(zip(grid, values, strict=True))}
-        method = _make_method(key, options)
+        method = make_method(options, key)
         first = label or str(name)
         yield Entry(key, "-".join([first, *(_part(option, method) for option in named)]), options, method)
 
@@ -101,14 +101,6 @@ def _is_list_option(name: str, option: str, value: list[Any]) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _make_method(key: str, options: Mapping[str, Any]) -> Method:
-    try:
-        return make_method(options)
-    except ConfigError as error:
-        where = re.sub(r"^method\b", key, error.key)
-        raise ConfigError(where, error.problem, error.right) from error
 
 
 def _part(option: str, method: Method) -> str:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import read_json
 from sfa_hf.sequence.run_folder import BROKEN, differing_keys
@@ -114,12 +113,7 @@ def _folders(output_dir: Path) -> Iterator[tuple[str, int, Path]]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.yaml"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(str(path), "is not YAML", BROKEN) from error
-    return values if isinstance(values, dict) else {}
+    return read_yaml(folder / "config.yaml", BROKEN)
 
 
 def _results(folder: Path) -> dict[str, Any] | None:

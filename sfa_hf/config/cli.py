@@ -1,55 +1,87 @@
-"""What every script shares: one error line, exit code 2, and a clean end of all processes."""
+"""What every command shares: one line for each error, exit codes, and a clean end of all processes."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from sfa_hf.distributed import clean_end
+from sfa_hf.config.tracebacks import keep_traceback
 from sfa_hf.errors import ConfigError, Preempted
 from sfa_hf.files.atomic import no_room
 
 EXIT_BAD_INPUT = 2
+EXIT_UNEXPECTED = 70
+"""EX_SOFTWARE of sysexits.h: an error that nobody foresaw; its traceback is in a file."""
 EXIT_NO_ROOM = 74
 """EX_IOERR of sysexits.h: a disk is full; the same command continues once there is room."""
 EXIT_PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: ended by SIGTERM; the same command continues."""
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as a shell says it."""
+SHOW_TRACEBACK = "SFA_HF_TRACEBACK"
+"""Environment variable: 1 prints the traceback of an unexpected error too."""
 
 
 def run_main(main: Callable[[Sequence[str]], None]) -> NoReturn:
-    """Run a script's ``main(arguments)`` and exit.
+    """Run ``main(arguments)`` with a clean end of its process group, guard it, and exit."""
+    from sfa_hf.distributed import clean_end  # noqa: PLC0415 - imports torch, which not every command needs
 
-    A :class:`ConfigError`, and an engine's NotImplementedError, become ``error: ...`` on one line of standard
-    error (once, from the first process) and exit code 2; a disk that is full, one line and exit code 74;
-    SIGTERM during a run, one line and exit code 75. Any other exception keeps its traceback.
+    def call() -> None:
+        with clean_end():
+            main(sys.argv[1:])
+
+    guard(call)
+
+
+def guard(call: Callable[[], None]) -> NoReturn:
+    """Call, and exit with 0 or with one line on standard error and its exit code.
+
+    A :class:`ConfigError`, and an engine's NotImplementedError, become ``error: ...`` (once, from the first
+    process) and exit code 2; a disk that is full, exit code 74; SIGTERM during a run, 75; Ctrl-C, 130.
+    Anything else becomes one line from the first process that fails, with the file that holds the traceback,
+    and exit code 70.
     """
     logging.getLogger("DeepSpeed").addFilter(_is_news)
     logging.basicConfig(level=_log_level(), format="%(message)s", stream=sys.stderr, force=True)
     try:
-        with clean_end():
-            main(sys.argv[1:])
+        call()
     except (ConfigError, NotImplementedError) as error:
-        if is_first_process():
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(EXIT_BAD_INPUT)
+        _end(EXIT_BAD_INPUT, f"error: {error}" if is_first_process() else None)
     except Preempted as told:
-        if is_first_process():
-            print(f"{told}; the same command continues", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(EXIT_PREEMPTED)
-    except Exception as error:
-        if not (cause := no_room(error)):
-            raise
-        print(f"error: {cause}; the same command continues once there is room", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(EXIT_NO_ROOM)
+        _end(EXIT_PREEMPTED, f"{told}; the same command continues" if is_first_process() else None)
+    except KeyboardInterrupt:
+        _end(EXIT_INTERRUPTED, "interrupted" if is_first_process() else None)
+    except Exception as error:  # the last guard
+        if cause := no_room(error):
+            _end(EXIT_NO_ROOM, f"error: {cause}; the same command continues once there is room")
+        if os.environ.get(SHOW_TRACEBACK) == "1":
+            traceback.print_exc()
+        _end(EXIT_UNEXPECTED, _unexpected(error))
     sys.exit(0)
 
 
 def is_first_process() -> bool:
     """Whether this is rank 0, by the launcher's environment: right before any process group exists too."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _end(code: int, line: str | None) -> NoReturn:
+    if line is not None:
+        print(" ".join(line.split()), file=sys.stderr, flush=True)  # noqa: T201
+    sys.exit(code)
+
+
+def _unexpected(error: Exception) -> str | None:
+    file = keep_traceback(error)
+    if file is None:
+        return None
+    message = " ".join(str(error).split())
+    short = message if len(message) <= 300 else f"{message[:300]}..."
+    return f"error: unexpected: {type(error).__name__}: {short} (traceback in {file}; please report it)"
 
 
 def _is_news(record: logging.LogRecord) -> bool:

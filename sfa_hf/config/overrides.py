@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
+from sfa_hf.config.yaml_files import yaml_value
 from sfa_hf.errors import ConfigError
 
 
@@ -22,7 +21,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
         key, equals, text = argument.partition("=")
         if not equals or not all(key.split(".")):
             raise ConfigError(argument, "is not an option", "key=value, e.g. method.beta=0.25")
-        _set(overrides, key, _value(key, text))
+        _set(overrides, key, yaml_value(key, text))
     return overrides
 
 
@@ -34,13 +33,6 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
         result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
     return result
-
-
-def _value(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(key, f"{text!r} is not a YAML value", "e.g. 0.25, true, [math, law]") from error
 
 
 def _set(target: dict[str, Any], dotted: str, value: Any) -> None:

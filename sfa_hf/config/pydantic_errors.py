@@ -5,15 +5,24 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from sfa_hf.errors import ConfigError, nearest
 
 Location = tuple[int | str, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], values: Mapping[str, Any], prefix: str = "") -> Model:
+    """``values`` as ``model``. Raises ConfigError as :func:`as_config_error` makes it."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise as_config_error(error, prefix, model) from error
 
 
 @dataclass(frozen=True)

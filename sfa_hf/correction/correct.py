@@ -6,21 +6,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from sfa_hf.config.checks import check_choice
+from sfa_hf.config.declared import checked
+from sfa_hf.config.options import Choice, Index, Pattern, Rate
 from sfa_hf.correction.features import Mismatch, feature_mismatch, features, inputs_of
 from sfa_hf.correction.parameters import default_parameters, select
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.models import load_model
 from sfa_hf.tasks import collator
 
-Loss = Literal["l1", "l2"]
+Loss = Annotated[str, Choice(("l1", "l2"))]
 LEARNING_RATE = 1e-7
 """Learning rate of the paper, for the projection of a vision model."""
 
@@ -42,6 +43,7 @@ class Correction:
     steps: int
 
 
+@checked
 def correct(
     model: nn.Module,
     teacher: nn.Module | str | PathLike[str],
@@ -49,10 +51,10 @@ def correct(
     tokenizer: PreTrainedTokenizerBase,
     output_dir: str | PathLike[str],
     *,
-    parameters: str | None = None,
+    parameters: Pattern | None = None,
     loss: Loss = "l2",
-    layer: int = -1,
-    learning_rate: float = LEARNING_RATE,
+    layer: Index = -1,
+    learning_rate: Rate = LEARNING_RATE,
     heldout: Dataset | Sequence[dict[str, Any]] | None = None,
     **training: Any,
 ) -> Correction:
@@ -87,7 +89,6 @@ def correct(
         ConfigError: an argument is not valid, or the teacher does not fit the model.
         NotImplementedError: ZeRO-3 or FSDP, which would need the teacher in shards too.
     """
-    check_choice("loss", loss, ("l1", "l2"))
     if len(rows) == 0:
         raise ConfigError("rows", "is empty", "the training rows of the current task")
     if parameters is None and hasattr(model, "peft_config"):
@@ -171,10 +172,8 @@ def _load_teacher(model: nn.Module, teacher: nn.Module | str | PathLike[str]) ->
         found = teacher
     else:
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        try:
+        with known_as("teacher"):
             found = load_model(str(teacher), dtype)[0]
-        except ConfigError as error:
-            raise ConfigError("teacher", error.problem, error.right) from error
     width, own = (cast("Any", each).config.hidden_size for each in (found, model))
     if width != own:
         raise ConfigError("teacher", f"has features of width {width}", f"{own}, the width of the model")

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from sfa_hf.config.checks import check_pattern
-from sfa_hf.errors import ConfigError
+from sfa_hf.config.options import EXPRESSION
+from sfa_hf.errors import ConfigError, under
 
 
 def default_parameters(model: nn.Module, layer: int = -1) -> str:
@@ -42,8 +42,8 @@ def select(model: nn.Module, pattern: str) -> dict[str, nn.Parameter]:
     Raises:
         ConfigError: it is not a regular expression, or no name matches.
     """
-    compiled = check_pattern("parameters", pattern)
-    assert compiled is not None
+    with under("parameters"):
+        compiled = re.compile(EXPRESSION(pattern))
     chosen = {name: p for name, p in model.named_parameters() if compiled.search(name)}
     if not chosen:
         names = [name for name, _ in model.named_parameters()]

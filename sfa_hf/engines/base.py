@@ -10,9 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +50,29 @@ class Handle:
 class Engine(ABC):
     """Where the weights in training live. One subclass per engine, chosen by :func:`sfa_hf.engines.attach`.
 
+    A file in this folder is found by its place; one of ``engines/deepspeed/`` where DeepSpeed trains.
+
     Attributes:
         name: "plain", "ddp", "zero0" ... "zero3", "fsdp2": as written to results.json.
+        LAST: whether it only answers for what no other engine fits.
     """
 
     name: str
+    LAST: ClassVar[bool] = False
+
+    @abstractmethod
+    def __init__(self, model: nn.Module, optimizer: Any) -> None:
+        """Answer for a model that it fits; raises NotImplementedError where a detail is not supported."""
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
+        """Whether it is the engine of a model.
+
+        Args:
+            model: unwrapped from DDP's or DeepSpeed's module.
+            optimizer: what steps it, in accelerate's wrapper or not.
+        """
 
     @property
     def replica(self) -> int:

@@ -16,7 +16,7 @@ from sfa_hf.engines.backward_end import after_last_backward, refuse_reentrant_ch
 from sfa_hf.engines.base import Engine, Handle, Shard
 from sfa_hf.engines.loss_scale import unscaled
 from sfa_hf.engines.optimizers import steps_taken, unwrap
-from sfa_hf.engines.refusals import refusal
+from sfa_hf.engines.refusals import refusal, refuse_hidden_steps, refuse_other_weights
 
 _PLACEMENTS = ((Rows(0),), (Replicate(), Rows(0)))
 
@@ -32,6 +32,7 @@ class FSDP2Engine(Engine):
     name = "fsdp2"
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
+        refuse_other_weights(optimizer)
         self._model = model
         self._optimizer = unwrap(optimizer)
         self._scaler = getattr(optimizer, "scaler", None)
@@ -46,7 +47,7 @@ class FSDP2Engine(Engine):
         return self._mesh.get_local_rank(0) if self._mesh.ndim > 1 else 0
 
     @classmethod
-    def matches(cls, model: nn.Module, optimizer: Any) -> bool:
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
         del optimizer
         return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
             isinstance(parameter, DTensor) for parameter in model.parameters()
@@ -64,6 +65,7 @@ class FSDP2Engine(Engine):
 
     def before_step(self, fn: Callable[[Engine], None]) -> Handle:
         refuse_reentrant_checkpointing(self._model)
+        refuse_hidden_steps(self._optimizer)
 
         def run() -> None:
             gradients = [_local(p.grad) for p in self._parameters.values() if p.grad is not None]

@@ -25,9 +25,38 @@ def steps_in_deepspeed(optimizer: Any) -> bool:
     return wrapped or type(unwrap(optimizer)).__module__.startswith("deepspeed.runtime")
 
 
-def keeps_moments(optimizer: Any) -> bool:
-    """Whether the optimizer keeps Adam's moments, told by its ``betas`` before any step was taken."""
-    return any("betas" in group for group in unwrap(optimizer).param_groups)
+_MOMENTS = {
+    "torch.optim.adam.Adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    "torch.optim.adamw.AdamW": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    "torch.optim.nadam.NAdam": ("exp_avg", "exp_avg_sq"),
+    "torch.optim.radam.RAdam": ("exp_avg", "exp_avg_sq"),
+    "torch.optim.adamax.Adamax": ("exp_avg", "exp_inf"),
+    "deepspeed.ops.adam.cpu_adam.DeepSpeedCPUAdam": ("exp_avg", "exp_avg_sq"),
+    "deepspeed.ops.adam.fused_adam.FusedAdam": ("exp_avg", "exp_avg_sq"),
+    "deepspeed.ops.lion.cpu_lion.DeepSpeedCPULion": ("exp_avg",),
+    "deepspeed.ops.lion.fused_lion.FusedLion": ("exp_avg",),
+}
+"""All moments of a parameter that an optimizer keeps, each a whole tensor of the parameter's shape."""
+
+
+def moment_keys(optimizer: Any) -> tuple[str, ...]:
+    """Names, in the optimizer's state, of all its moments of a parameter.
+
+    Args:
+        optimizer: in any of accelerate's and DeepSpeed's wrappers, with or without state.
+
+    Raises:
+        NotImplementedError: it is not one whose state is known to hold these and no other moments.
+    """
+    stepping = _stepping(optimizer)
+    kind = f"{type(stepping).__module__}.{type(stepping).__qualname__}"
+    if kind not in _MOMENTS:
+        known = ", ".join(name.rpartition(".")[2] for name in _MOMENTS)
+        raise NotImplementedError(
+            f"the moments of {kind} cannot be changed; supported: 'keep', or one of {known}"
+        )
+    amsgrad = any(group.get("amsgrad", False) for group in stepping.param_groups)
+    return tuple(key for key in _MOMENTS[kind] if amsgrad or key != "max_exp_avg_sq")
 
 
 _SECOND_MOMENTS = {

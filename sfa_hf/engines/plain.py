@@ -13,16 +13,23 @@ from sfa_hf.engines.backward_end import after_last_backward, refuse_reentrant_ch
 from sfa_hf.engines.base import Engine, Handle, Shard
 from sfa_hf.engines.loss_scale import unscaled
 from sfa_hf.engines.optimizers import steps_taken, unwrap
-from sfa_hf.engines.refusals import refusal, refuse_split_placement
+from sfa_hf.engines.refusals import (
+    refusal,
+    refuse_hidden_steps,
+    refuse_other_weights,
+    refuse_split_placement,
+)
 
 
 class PlainEngine(Engine):
     """Every parameter whole on this rank; the weights that compute are the weights that are stepped."""
 
     name = "plain"
+    LAST = True
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
         refuse_split_placement(model)
+        refuse_other_weights(optimizer)
         self._model = model
         self._optimizer = unwrap(optimizer)
         self._scaler = getattr(optimizer, "scaler", None)
@@ -32,9 +39,9 @@ class PlainEngine(Engine):
                 raise refusal(f"a model with the non-contiguous parameter {name}")
 
     @classmethod
-    def matches(cls, model: nn.Module, optimizer: Any) -> bool:
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
         del model
-        return isinstance(unwrap(optimizer), torch.optim.Optimizer)
+        return isinstance(unwrap(optimizer), torch.optim.Optimizer) and _processes() == 1
 
     def shards(self) -> Sequence[Shard]:
         return [Shard(name, p.data.view(-1), 0, p.shape) for name, p in self._parameters.items()]
@@ -49,6 +56,7 @@ class PlainEngine(Engine):
 
     def before_step(self, fn: Callable[[Engine], None]) -> Handle:
         refuse_reentrant_checkpointing(self._model)
+        refuse_hidden_steps(self._optimizer)
 
         def run() -> None:
             gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
@@ -79,6 +87,10 @@ class DDPEngine(PlainEngine):
         return dist.get_rank()
 
     @classmethod
-    def matches(cls, model: nn.Module, optimizer: Any) -> bool:
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        return several and super().matches(model, optimizer)
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
+        del model
+        return isinstance(unwrap(optimizer), torch.optim.Optimizer) and _processes() > 1
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from sfa_hf.engines.optimizer_conduct import CannotAskError, Conduct, conduct
 from sfa_hf.engines.optimizers import unwrap
 
 SUPPORTED = "one process, DDP, DeepSpeed ZeRO 0 to 3 (also with CPU offload) and FSDP2 (fully_shard)"
 
 _DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 _QUANTISERS = ("bitsandbytes", "torchao", "hqq", "quanto", "optimum.quanto")
-_PER_STEP_COPIES = ("schedulefree", "lomo_optim")
 
 
 def refusal(setup: str) -> NotImplementedError:
@@ -51,6 +51,43 @@ def refuse_split_placement(model: nn.Module) -> None:
         raise refusal(f"a model on {unknown.pop()!r} devices")
 
 
+def refuse_other_weights(optimizer: Any) -> None:
+    """Refuse an optimizer that steps from weights of its own: it would undo an edit at a later step.
+
+    Raises:
+        NotImplementedError: names the optimizer and what is supported.
+    """
+    if not _seen(optimizer).keeps_edits:
+        raise refusal(f"{_name(optimizer)}, an optimizer that steps from weights of its own and undoes edits")
+
+
+def refuse_hidden_steps(optimizer: Any) -> None:
+    """Refuse an optimizer that steps inside backward: an edit of the gradients would come too late.
+
+    Raises:
+        NotImplementedError: names the optimizer and what is supported.
+    """
+    if not _seen(optimizer).steps_when_told:
+        raise NotImplementedError(
+            f"sfa_hf cannot edit the gradients of {_name(optimizer)}, an optimizer whose step() moves no "
+            "weight (it steps inside backward); supported: optimizers that step when they are told to"
+        )
+
+
+def _seen(optimizer: Any) -> Conduct:
+    try:
+        return conduct(unwrap(optimizer))
+    except CannotAskError as error:
+        raise refusal(
+            f"{_name(optimizer)}, an optimizer whose steps could not be tried out ({error})"
+        ) from error
+
+
+def _name(optimizer: Any) -> str:
+    kind = type(unwrap(optimizer))
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _quantised(model: nn.Module, optimizer: Any) -> bool:
     del optimizer
     if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
@@ -81,16 +118,10 @@ def _pipeline(model: nn.Module, optimizer: Any) -> bool:
     return any(type(module).__name__ in {"PipelineModule", "PipelineStage"} for module in model.modules())
 
 
-def _other_weights_in_optimizer(model: nn.Module, optimizer: Any) -> bool:
-    del model
-    return type(unwrap(optimizer)).__module__.startswith(_PER_STEP_COPIES)
-
-
 _REFUSED: dict[str, Callable[[nn.Module, Any], bool]] = {
     "a model with quantised weights": _quantised,
     "FSDP1 (FullyShardedDataParallel)": _fsdp1,
     "tensor parallel training": _tensor_parallel,
     "Megatron-LM": _megatron,
     "pipeline parallel training": _pipeline,
-    "an optimizer that keeps or steps weights of its own (schedule-free, LOMO)": _other_weights_in_optimizer,
 }

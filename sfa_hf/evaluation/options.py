@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from sfa_hf.config.paths import UserPath
+
 
 class LmEvalOptions(BaseModel):
     """Tasks of the lm-evaluation-harness, evaluated on each saved model.
@@ -17,13 +19,13 @@ class LmEvalOptions(BaseModel):
         processes: how many share the rows, on the first machine; None: as many as train there.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     tasks: list[str] = Field(min_length=1)
     num_fewshot: int | None = Field(default=None, ge=0)
     limit: int | None = Field(default=None, gt=0)
     batch_size: int | None = Field(default=None, gt=0)
-    include_path: str | None = None
+    include_path: UserPath | None = None
     processes: int | None = Field(default=None, gt=0)
 
 
@@ -45,7 +47,7 @@ class EvaluationOptions(BaseModel):
         lm_eval: tasks of the lm-evaluation-harness to evaluate each saved model on; None: none.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     limit: int | None = Field(default=None, gt=0)
     every: int | None = Field(default=None, gt=0)

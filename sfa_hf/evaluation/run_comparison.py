@@ -1,4 +1,4 @@
-"""Two folders of records, task by task: runs, stages of one run, or what scripts/evaluate_model.py wrote."""
+"""Two folders of records, task by task: runs, stages of one run, or what ``sfa-hf evaluate`` wrote."""
 
 from __future__ import annotations
 

@@ -17,15 +17,13 @@ from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.options import EvaluationOptions
 from sfa_hf.evaluation.records import write_records
 from sfa_hf.evaluation.sandbox import box_for
-from sfa_hf.evaluation.scoring import choice, code, generate, perplexity
 from sfa_hf.evaluation.scoring.base import Asked, Job, Kind
 from sfa_hf.evaluation.untouched import untouched
 from sfa_hf.tasks.encoding import Encoding
+from sfa_hf.tasks.scorings import known_scorings
 from sfa_hf.tasks.task import Task
 
 logger = logging.getLogger(__name__)
-
-KINDS: dict[str, Kind] = {"generate": generate, "choice": choice, "perplexity": perplexity, "code": code}
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def evaluate_task(
     """
     started = time.perf_counter()
     live = LiveModel(model, tokenizer)
-    kind = KINDS[task.config.scoring.kind]
+    kind: Kind = known_scorings()[task.config.scoring.kind]
     rows = task.heldout_rows(options.limit, options.few_shot)
     job = Job(task.name, rows, task.config.scoring, live, encoding, options)
     with untouched(live.model):

@@ -32,8 +32,8 @@ from sfa_hf import engines
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher.folder import save_fisher
 from sfa_hf.hf_trainer.gradient_pass import gradient_pass, without_updates
-from sfa_hf.shards.buffer import Anchor
-from sfa_hf.shards.store import choose_store
+from sfa_hf.shards.buffer import ShardBuffer
+from sfa_hf.shards.store import open_store
 
 _logger = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ class FisherCallback(TrainerCallback):
         trained = [(name, p) for name, p in kwargs["model"].named_parameters() if p.requires_grad]
         self._names = [name for name, p in trained if int(getattr(p, "ds_numel", p.numel())) > 0]
         shards = self._engine.shards()
-        devices = {shard.data.device for shard in shards}
-        store = choose_store("cpu" if len(devices) > 1 else "device", shards, Path())
-        self._squares = Anchor(shards, lambda _: torch.zeros(()), torch.float32, store.allocate)
+        one_device = len({shard.data.device for shard in shards}) <= 1
+        store = open_store("device" if one_device else "cpu", shards, torch.float32, Path())
+        self._squares = ShardBuffer(shards, lambda _: torch.zeros(()), store)
         self._handle = self._engine.before_step(self._add)
 
     def on_step_end(self, _: Any, state: TrainerState, __: TrainerControl, **___: Any) -> None:
@@ -86,24 +86,24 @@ class FisherCallback(TrainerCallback):
         """
         if self._seen != self._rows:
             raise RuntimeError(f"Fisher of {self._name}: {self._seen} gradients of {self._rows} rows")
-        self._squares.values.div_(self._rows)
+        for block in self._squares.edit(self._engine.shards()):
+            block.values.div_(self._rows)
         self._check()
         save_fisher(folder, self._engine, self._engine.shards(), self._squares, facts)
 
     def _add(self, engine: engines.Engine) -> None:
         self._seen += 1
-        for shard, squares in self._squares.pieces(engine.shards()):
+        for shard, start, _, squares in self._squares.edit(engine.shards()):
             gradient = engine.gradient(shard)
             if gradient is not None:
-                exact = gradient.to(squares)
+                exact = gradient[start : start + squares.numel()].to(squares)
                 squares.addcmul_(exact, exact)
 
     def _check(self) -> None:
         place = {name: index for index, name in enumerate(self._names)}
         totals = torch.zeros(len(place), dtype=torch.float64)
-        for shard, squares in self._squares.pieces(self._engine.shards()):
-            if squares.numel():
-                totals[place[shard.name]] += squares.sum(dtype=torch.float64).item()
+        for shard, _, __, squares in self._squares.pieces(self._engine.shards()):
+            totals[place[shard.name]] += squares.sum(dtype=torch.float64).item()
         totals = self._engine.sum_over_shards(totals)
         if not totals.isfinite().all():
             name = self._names[int((~totals.isfinite()).nonzero()[0])]

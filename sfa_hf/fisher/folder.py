@@ -11,17 +11,17 @@ from torch import Tensor
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import read_checked, write_checked
-from sfa_hf.shards import file as shard_file
-from sfa_hf.shards.buffer import Anchor, by_device, parts
+from sfa_hf.shards.buffer import ShardBuffer
 from sfa_hf.shards.fingerprint import fingerprint
 from sfa_hf.shards.folder import ShardFolder, save_shard_folder
+from sfa_hf.shards.layout import parts
 
 RECORD = "fisher.json"
 _RIGHT = "restore it, or remove the folder to have it estimated again"
 
 
 def save_fisher(
-    folder: Path, engine: Engine, shards: Sequence[Shard], fisher: Anchor, facts: Mapping[str, Any]
+    folder: Path, engine: Engine, shards: Sequence[Shard], fisher: ShardBuffer, facts: Mapping[str, Any]
 ) -> None:
     """Save a Fisher and how it was estimated. Call it on every rank. The folder appears when it is complete.
 
@@ -35,16 +35,13 @@ def save_fisher(
     Raises:
         ConfigError: it cannot be written, e.g. for lack of space.
     """
-    digits = fingerprint(engine, fisher.pieces(shards))
-
-    def write(path: Path) -> None:
-        shard_file.write(path, by_device(shards), fisher.values)
+    digits = fisher.fingerprint(engine, shards)
 
     def finish(writing: Path) -> None:
         write_checked(writing / RECORD, {**facts, "fingerprint": digits})
 
     try:
-        save_shard_folder(folder, engine, write, finish)
+        save_shard_folder(folder, engine, fisher.save, finish)
     except OSError as error:
         problem = f"the Fisher cannot be saved in {folder}: {error.strerror or error}"
         raise ConfigError("output_dir", problem, f"{fisher.nbytes} bytes of space for each rank") from error

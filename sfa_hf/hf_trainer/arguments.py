@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import typing
 from collections.abc import Mapping
@@ -14,7 +15,10 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
-from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.config.options import Check, Choice, number, whole
+from sfa_hf.config.paths import expanded
+from sfa_hf.config.yaml_files import yaml_value
+from sfa_hf.errors import ConfigError, nearest, under
 
 # Fields that the runner answers for, and the config key that sets each.
 OWNED = {
@@ -33,6 +37,37 @@ OWNED = {
     "push_to_hub": "nothing: a run stays in its folder",
 }
 
+_PATHS = ("accelerator_config", "deepspeed", "fsdp_config")
+"""Fields that are the path of a JSON file, where they are text."""
+_SEE_ALL = "sfa-hf train --help"
+_AT_LEAST_ONE = whole(lambda n: n >= 1, "is too few", "a whole number from 1 on")
+_EVERY = number(
+    lambda s: 0 < s < 1 or (s >= 1 and s == int(s)),
+    "is not a number of steps",
+    "a whole number from 1 on, or a fraction of the training below 1",
+)
+RANGES: dict[str, Check | Choice] = {
+    "per_device_train_batch_size": _AT_LEAST_ONE,
+    "per_device_eval_batch_size": _AT_LEAST_ONE,
+    "gradient_accumulation_steps": _AT_LEAST_ONE,
+    "save_total_limit": _AT_LEAST_ONE,
+    "max_steps": whole(
+        lambda n: n >= 1 or n == -1,
+        "is not a number of steps",
+        "a whole number from 1 on; -1 to go by num_train_epochs",
+    ),
+    "num_train_epochs": number(lambda n: n > 0, "are no epochs", "a number above 0"),
+    "save_steps": _EVERY,
+    "logging_steps": _EVERY,
+    "learning_rate": number(lambda rate: rate >= 0, "is not a learning rate", "a finite number from 0 on"),
+    "weight_decay": number(lambda w: w >= 0, "is not a weight decay", "a finite number from 0 on"),
+    "max_grad_norm": number(lambda n: n >= 0, "is not a norm to clip at", "a number above 0, or 0 for none"),
+    "label_smoothing_factor": number(lambda f: 0 <= f < 1, "is not a share", "a number from 0, below 1"),
+    "neftune_noise_alpha": number(lambda a: a > 0, "is not a strength of noise", "a number above 0"),
+    "save_strategy": Choice(("epoch", "no", "steps")),  # nothing is evaluated in training, so nothing is best
+}
+"""Checks of values that TrainingArguments takes, and that would fail in training or mean something else."""
+
 CHECKPOINTS_KEPT = 2
 """Unless ``training.save_total_limit`` says otherwise: should one decay, there is the one before it."""
 
@@ -48,8 +83,8 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def check_training(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
-    """Check names, and coerce values (YAML reads ``1e-5`` as text) to the types of TrainingArguments.
+def training_fields(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
+    """Check names, and coerce values to the types of TrainingArguments.
 
     Args:
         values: fields of :class:`transformers.TrainingArguments`.
@@ -70,7 +105,7 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, seed: int) -
     given = {**DEFAULTS, **values, "save_total_limit": None}  # CheckpointKeeper removes old checkpoints
     try:
         return TrainingArguments(output_dir=str(output_dir), seed=seed, remove_unused_columns=False, **given)
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         raise ConfigError(
             "training", str(error), "values that transformers.TrainingArguments takes"
         ) from error
@@ -85,11 +120,27 @@ def _checked(name: str, value: Any, key: str) -> Any:
     if name in OWNED:
         raise ConfigError(key, "is not set here", f"it is set by {OWNED[name]}")
     if name not in _field_types():
-        raise ConfigError(key, "is not a field of TrainingArguments", nearest(name, _field_types()))
+        raise ConfigError(key, "is not a field of TrainingArguments", nearest(name, _field_types(), _SEE_ALL))
+    if name in _PATHS and isinstance(value, str):
+        return expanded(value, key)
     try:
-        return _adapter(name).validate_python(value)
+        found = _adapter(name).validate_python(value)
     except ValidationError as error:
         raise ConfigError(key, f"got {value!r}", error.errors()[0]["msg"]) from error
+    if isinstance(found, int | float) and _is_other(value, isinstance(found, bool), key):
+        raise ConfigError(key, f"got {value!r}", "true or false" if isinstance(found, bool) else "a number")
+    if isinstance(found, float) and not math.isfinite(found):
+        raise ConfigError(key, f"is {found}", "a finite number")
+    if name in RANGES and found is not None:
+        with under(key):
+            RANGES[name](found)
+    return found
+
+
+def _is_other(value: Any, boolean: bool, key: str) -> bool:
+    """Whether a value, or text as the reader of configs reads it, is no number, or no boolean."""
+    read = yaml_value(key, value) if isinstance(value, str) else value
+    return isinstance(read, str) or (isinstance(read, bool) and not boolean)
 
 
 @cache

@@ -1,19 +1,19 @@
 """Logging from a callback as ``Trainer.log`` does, so that every ``report_to`` integration hears of it.
 
 The Trainer hands its callbacks no way to log: ``Trainer.log`` tells its callback handler, which tells the
-reporting integrations, and a callback gets neither object. But it is the handler that calls a callback's
-events, so it stands on the call stack. ``Trainer.log`` itself would not do: subclasses override it to flush
-running means of their own, which a merge must not disturb.
+reporting integrations, and a callback gets neither object: see :mod:`sfa_hf.hf_trainer.caller`.
+``Trainer.log`` itself would not do: subclasses override it to flush running means of their own, which a merge
+must not disturb.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Mapping
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import CallbackHandler
+
+from sfa_hf.hf_trainer.caller import caller
 
 _logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class TrainerLog:
     """
 
     def __init__(self) -> None:
-        self._handler = _calling_handler()
+        self._handler = called.handler if (called := caller()) else None
         if self._handler is None:
             _logger.warning(
                 "no transformers Trainer is calling: merges are logged to state.log_history alone"
@@ -47,12 +47,3 @@ class TrainerLog:
             should_log = control.should_log
             self._handler.on_log(args, state, control, logs)
             control.should_log = should_log
-
-
-def _calling_handler() -> CallbackHandler | None:
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code is CallbackHandler.call_event.__code__:
-            return frame.f_locals["self"]
-        frame = frame.f_back
-    return None

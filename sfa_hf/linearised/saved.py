@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.files.atomic import read_json, write_json
 from sfa_hf.linearised.theta_0 import digest
 from sfa_hf.models import load_model
@@ -80,10 +80,8 @@ def note(model: Any, folder: Path) -> None:
 
 def read_base(base: str, dtype: torch.dtype) -> tuple[dict[str, Tensor], Origin]:
     r"""\theta_0 of a folder or Hub id, by the names of its parameters."""
-    try:
+    with known_as("base"):
         model, _ = load_model(base, str(dtype).removeprefix("torch."))
-    except ConfigError as error:
-        raise ConfigError("base", error.problem, error.right) from error
     return {name: each.detach() for name, each in model.named_parameters()}, Origin._of(base, model)
 
 

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
+from sfa_hf.config.options import Flag
+from sfa_hf.errors import known_as
+from sfa_hf.methods.taken import From, names_of
 from sfa_hf.tasks import Encoding, Row, Task
 
 PLAIN = "plain"
-"""``Method.first_task`` of those that fine-tune on the first task and do nothing else."""
+"""``Method.first_training`` of those that fine-tune on the first task and do nothing else."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +83,64 @@ class Method(BaseModel, ABC):
     """A continual-learning method. Its fields are its options; ``name`` selects it in a config.
 
     A subclass adds fields and overrides what it changes about plain sequential fine-tuning, which is what
-    this class does. Everything is called on every process of a launch.
+    this class does. Options of a callback are declared in the callback's constructor alone, and taken over
+    by ``class EMA(Method, takes=From(EMACallback))``. Everything is called on every process of a launch. A
+    ConfigError that it raises names an option as ``beta``, not ``method.beta``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     KEEPS: ClassVar[tuple[str, ...]] = ()
     """Names of what a stage's training leaves in its folder beside the model, for the stages after it."""
     STATISTICS: ClassVar[int] = 0
     """How many fp32 values a weight a stage leaves on the disk, for the run's check of room."""
 
+    TAKEN: ClassVar[tuple[From, ...]] = ()
+    """Whose options the method has beside its own fields."""
+
     name: str
 
+    def __init_subclass__(cls, *, takes: From | tuple[From, ...] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not takes:
+            return
+        cls.TAKEN = takes if isinstance(takes, tuple) else (takes,)
+        for name, (annotation, field) in (pair for each in cls.TAKEN for pair in each.fields().items()):
+            if name in cls.__annotations__:
+                raise TypeError(f"{cls.__name__}.{name} is declared twice")
+            cls.__annotations__[name] = annotation
+            setattr(cls, name, field)
+
+    def taken(self, source: Callable[..., Any]) -> dict[str, Any]:
+        """The arguments of a callback, or another source of options, that the method's fields stand for.
+
+        Those that are None are left out: the source has its own default.
+        """
+        fields = {option.name: name for each in self.TAKEN for name, option in each.options().items()}
+        own = {name: getattr(self, fields[name]) for name in names_of(source) if name in fields}
+        return {name: value for name, value in own.items() if value is not None}
+
+    def make(self, callback: Callable[..., TrainerCallback], **given: Any) -> TrainerCallback:
+        """Build a callback from the method's options.
+
+        Args:
+            callback: whose options the method takes.
+            given: its other arguments.
+
+        Raises:
+            ConfigError: options that do not go together, by the method's names.
+        """
+        with known_as({key: name for each in self.TAKEN for key, name in each.keys().items()}):
+            return callback(**self.taken(callback), **given)
+
     def check(self) -> None:
-        """Raise ConfigError for option values that do not go together, before anything is loaded."""
+        """Raise ConfigError for option values that do not go together, before anything is loaded.
+
+        Options of a callback are checked together without it: :meth:`callbacks` is called for an example.
+        """
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise ConfigError where the model to train, still without values (on "meta"), does not suit."""
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
         """Raise ConfigError where the sequence's data does not suit the method."""
@@ -106,7 +154,7 @@ class Method(BaseModel, ABC):
         return [dict(fields) for fields in tasks]
 
     @property
-    def first_task(self) -> str | None:
+    def first_training(self) -> str | None:
         """Methods that give the same name train the first task alike: a comparison trains it once for all.
 
         None where no other method does.
@@ -143,7 +191,10 @@ class Method(BaseModel, ABC):
         return stage.task.train_rows()
 
     def callbacks(self, stage: Stage) -> list[TrainerCallback]:
-        """Trainer callbacks for one stage; a callback's ``nbytes`` is counted as the method's memory."""
+        """Trainer callbacks for one stage; a callback's ``nbytes`` is counted as the method's memory.
+
+        Also called to check options, for stages of which no file is there.
+        """
         del stage
         return []
 
@@ -168,3 +219,22 @@ class Method(BaseModel, ABC):
             preparation: as for :meth:`prepare`.
             folder: holds the model, and what is saved there is scored.
         """
+
+
+class FromSecondTask(Method):
+    r"""A method that works from the second task on.
+
+    Attributes:
+        first_task: work in the first task too, whose \theta_o is the base model. The paper's runs do not:
+            their first anchor is the model trained on the first task.
+    """
+
+    first_task: Flag = False
+
+    @property
+    def first_training(self) -> str | None:
+        return None if self.first_task else PLAIN
+
+    def works_in(self, stage: Stage) -> bool:
+        """Whether the method does anything in a stage beyond plain training."""
+        return stage.index > 0 or self.first_task

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from accelerate import PartialState
-from pydantic import Field
+from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from sfa_hf.callbacks.last_weights import KeepLastWeights
 from sfa_hf.callbacks.sfa import SFACallback
-from sfa_hf.config.checks import check_pattern
+from sfa_hf.config.options import Flag, Fraction
 from sfa_hf.correction import correct
-from sfa_hf.correction.correct import LEARNING_RATE
-from sfa_hf.errors import ConfigError
+from sfa_hf.correction.parameters import default_parameters, select
+from sfa_hf.errors import known_as
 from sfa_hf.linearised import linearise
 from sfa_hf.methods.base import Method, Preparation, Stage
+from sfa_hf.methods.taken import From
 from sfa_hf.moments.callback import SecondMomentsCallback
 from sfa_hf.moments.folder import FOLDER
 from sfa_hf.tasks import encode
@@ -28,7 +29,19 @@ _SAME = ("per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "
 """TrainingArguments that a correction takes from the task's training, beside the engine's."""
 
 
-class CMM(Method):
+_CORRECTION = {
+    "loss": "correction_loss",
+    "learning_rate": "correction_learning_rate",
+    "parameters": "correction_parameters",
+    "layer": "correction_layer",
+}
+_OPTIONS = (
+    From(SFACallback, only=("power", "anchor_device"), defaults={"power": 1.0}),
+    From(correct, only=tuple(_CORRECTION), names=_CORRECTION),
+)
+
+
+class CMM(Method, takes=_OPTIONS):
     r"""Linearised fine-tuning, a merge weighed by optimizer states, and a correction of features.
 
     1. Every task trains f_lin(x; \theta) = f(x; \theta_0) + J f(x; \theta_0) (\theta - \theta_0), from the
@@ -40,40 +53,27 @@ class CMM(Method):
 
     Attributes:
         alpha: \alpha, weight of the new task.
-        power: q, of F in the merge; 1 in the paper.
         linearised: whether there is a first stage.
         correction: the teacher of the third stage: the model before the merge, or the previous task's;
             "none" leaves the stage out.
-        correction_loss: l2 or l1.
-        correction_learning_rate: of AdamW.
-        correction_parameters: regular expression; None: the final norm and the last output projection.
-        correction_layer: whose features are matched.
-        anchor_device: where \theta_o and \bar F are kept.
     """
 
     KEEPS: ClassVar[tuple[str, ...]] = (FOLDER,)
     STATISTICS: ClassVar[int] = 1
 
     name: Literal["cmm"] = "cmm"
-    alpha: float = Field(default=0.4, ge=0, le=1)
-    power: float = 1.0
-    linearised: bool = True
+    alpha: Fraction = 0.4
+    linearised: Flag = True
     correction: Literal["pre_merge", "previous", "none"] = "pre_merge"
-    correction_loss: Literal["l1", "l2"] = "l2"
-    correction_learning_rate: float = Field(default=LEARNING_RATE, gt=0)
-    correction_parameters: str | None = None
-    correction_layer: int = -1
-    anchor_device: Literal["cpu", "disk", "device"] = "cpu"
 
-    def check(self) -> None:
-        try:
-            self._merge("")
-            check_pattern("correction_parameters", self.correction_parameters)
-        except ConfigError as error:
-            raise ConfigError(f"method.{error.key}", error.problem, error.right) from error
+    def check_model(self, model: nn.Module) -> None:
+        if self.correction != "none":
+            options = self.taken(correct)
+            with known_as(_CORRECTION):
+                select(model, options.get("parameters") or default_parameters(model, options["layer"]))
 
     @property
-    def first_task(self) -> str | None:
+    def first_training(self) -> str | None:
         return f"linearised, {FOLDER}" if self.linearised else FOLDER
 
     def adapted(self, model: PreTrainedModel, base: str) -> PreTrainedModel:
@@ -83,7 +83,16 @@ class CMM(Method):
         if not stage.past:
             return [SecondMomentsCallback()]
         kept = [KeepLastWeights(stage.folder / PRE_MERGE)] if self.correction == "pre_merge" else []
-        return [*kept, self._merge(stage.start, str(stage.past[-1].folder / FOLDER))]
+        moments = str(stage.past[-1].folder / FOLDER)
+        merge = self.make(
+            SFACallback,
+            beta=1 - self.alpha,
+            p=1.0,
+            rule="fisher",
+            anchor=stage.start,
+            anchor_moments=moments,
+        )
+        return [*kept, merge]
 
     def finishes(self, stage: Stage) -> bool:
         return bool(stage.past) and self.correction != "none"
@@ -102,10 +111,7 @@ class CMM(Method):
             rows,
             tokenizer,
             stage.folder / "correction",
-            parameters=self.correction_parameters,
-            loss=self.correction_loss,
-            layer=self.correction_layer,
-            learning_rate=self.correction_learning_rate,
+            **self.taken(correct),
             **_same(preparation.arguments, len(rows)),
         )
         if PartialState().is_main_process:
@@ -113,17 +119,6 @@ class CMM(Method):
             for spare in (before_merge, stage.folder / "correction"):
                 shutil.rmtree(spare, ignore_errors=True)
         PartialState().wait_for_everyone()
-
-    def _merge(self, anchor: str, moments: str | None = None) -> SFACallback:
-        return SFACallback(
-            1 - self.alpha,
-            1.0,
-            rule="fisher",
-            power=self.power,
-            anchor=anchor or None,
-            anchor_moments=moments,
-            anchor_device=self.anchor_device,
-        )
 
 
 def _same(arguments: TrainingArguments, rows: int) -> dict[str, Any]:

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
 from sfa_hf.methods.base import Stage
 from sfa_hf.methods.saved_models import TaskVectors
+from sfa_hf.methods.taken import From
+from sfa_hf.rules import Dare
 
 
-class DARE(TaskVectors):
+class DARE(TaskVectors, takes=From(Dare, defaults={"drop": 0.5, "lambda_": 0.4})):
     r"""\theta_base + \lambda \sum_k \tau~_k, where \tau~_k is \tau_k with entries dropped, divided by 1 - q.
 
     Which entries are dropped follows from the run's seed.
-
-    Attributes:
-        drop: q, probability of an entry to be dropped.
-        lambda_: \lambda.
-        sign_election: take TIES' disjoint mean of the \tau~_k instead of their sum.
     """
 
     RULE: ClassVar[str] = "dare"
 
     name: Literal["dare"] = "dare"
-    drop: float = 0.5
-    lambda_: float = Field(0.4, alias="lambda")
-    sign_election: bool = False
 
     def deployed(self, stage: Stage) -> dict[str, Any]:
         recipe = super().deployed(stage)

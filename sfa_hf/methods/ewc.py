@@ -14,6 +14,7 @@ from sfa_hf.callbacks.ewc import EWCCallback
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher.estimate import estimate_fisher
 from sfa_hf.methods.base import PLAIN, Method, Preparation, Stage
+from sfa_hf.methods.taken import From
 from sfa_hf.tasks import Row, Task, collator, encode
 
 _logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ FISHER = "fisher"
 FISHER_ROWS = 200
 
 
-class EWC(Method):
+class EWC(Method, takes=From(EWCCallback, without=("anchor_dtype",))):
     r"""Trains on L + (\lambda/2) sum_i F_i (\theta_i - \theta_{o,i})^2, F the Fisher of the tasks before.
 
     F_j is the diagonal empirical Fisher at the model that task j left: the mean over rows of task j, with
@@ -31,10 +32,6 @@ class EWC(Method):
     is estimated before the training of task j + 1, without a penalty, and kept in task j's folder.
 
     Attributes:
-        lambda_: \lambda, ``lambda`` in a config.
-        mode: "online": the decayed sum of all F_j, around the weights that this task starts from; "separate":
-            each F_j around its own task's model.
-        decay: \gamma of "online": how much of F_j is left after each later task.
         fisher_rows: rows of a task that F_j is estimated from, drawn once; "all"; or None for 200, and all of
             a task that has fewer.
     """
@@ -42,32 +39,17 @@ class EWC(Method):
     STATISTICS: ClassVar[int] = 1
 
     name: Literal["ewc"] = "ewc"
-    lambda_: float = Field(100.0, alias="lambda")
-    mode: Literal["online", "separate"] = "online"
-    decay: float = 1.0
     fisher_rows: Annotated[int, Field(gt=0)] | Literal["all"] | None = None
-    anchor_device: Literal["cpu", "disk", "device"] = "cpu"
-    include: str | None = None
-    exclude: str | None = None
-
-    def check(self) -> None:
-        if self.mode == "separate" and self.decay != 1:
-            problem = f"is {self.decay}, and method.mode is separate"
-            raise ConfigError("method.decay", problem, "mode=online, or leave it out")
-        try:
-            self._callback([("fisher", "model")], anchor=None)
-        except ConfigError as error:
-            raise ConfigError(f"method.{error.key}", error.problem, error.right) from error
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
         for task in tasks[:-1]:
             rows = len(task.train_rows())
             if isinstance(self.fisher_rows, int) and self.fisher_rows > rows:
                 problem = f"is {self.fisher_rows}, and task {task.name} has {rows} rows"
-                raise ConfigError("method.fisher_rows", problem, f"at most {rows}, or all")
+                raise ConfigError("fisher_rows", problem, f"at most {rows}, or all")
 
     @property
-    def first_task(self) -> str | None:
+    def first_training(self) -> str | None:
         return PLAIN
 
     def prepare(self, preparation: Preparation) -> None:
@@ -79,10 +61,7 @@ class EWC(Method):
         if not stage.past:
             return []
         past = [(str(each.folder / FISHER), str(each.model)) for each in stage.past]
-        return [self._callback(past, anchor=stage.start)]
-
-    def _callback(self, past: Sequence[tuple[str, str]], anchor: str | None) -> EWCCallback:
-        return EWCCallback(past, **self.model_dump(exclude={"name", "fisher_rows"}), anchor=anchor)
+        return [self.make(EWCCallback, past=past, anchor=stage.start)]
 
     def _estimate(self, past: Stage, preparation: Preparation) -> None:
         model, tokenizer = preparation.load(str(past.model))

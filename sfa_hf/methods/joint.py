@@ -41,4 +41,4 @@ def _refuse_different(key: str, tasks: Sequence[Mapping[str, Any]]) -> None:
     values = [fields.get(key) for fields in tasks]
     if any(value != values[0] for value in values):
         problem = f"joint trains all tasks at once, and training.{key} is {' / '.join(map(str, values))}"
-        raise ConfigError("method.name", problem, f"one training.{key} for all tasks")
+        raise ConfigError("name", problem, f"one training.{key} for all tasks")

@@ -36,17 +36,17 @@ class Rehearsal(Method):
     def check(self) -> None:
         if self.fraction != FRACTION and self.buffer_rows is not None:
             problem = f"is {self.buffer_rows} beside a fraction of {self.fraction}"
-            raise ConfigError("method.buffer_rows", problem, "one of buffer_rows and fraction")
+            raise ConfigError("buffer_rows", problem, "one of buffer_rows and fraction")
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
         for task in tasks[:-1]:
             rows = len(task.train_rows())
             if (self.buffer_rows or 0) > rows:
                 problem = f"is {self.buffer_rows}, and task {task.name} has {rows} rows"
-                raise ConfigError("method.buffer_rows", problem, f"at most {rows}")
+                raise ConfigError("buffer_rows", problem, f"at most {rows}")
 
     @property
-    def first_task(self) -> str | None:
+    def first_training(self) -> str | None:
         return PLAIN
 
     def prepare(self, preparation: Preparation) -> None:

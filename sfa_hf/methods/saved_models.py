@@ -4,40 +4,25 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import ValidationError
-
-from sfa_hf.config.pydantic_errors import as_config_error
-from sfa_hf.errors import ConfigError
+from sfa_hf.config.declared import key_of
 from sfa_hf.methods.base import Method, Stage
-from sfa_hf.rules import CHECKPOINT_RULES
+from sfa_hf.rules import known_rules
 
 
 class MergesSaved(Method):
-    """A method whose options, but for ``OWN``, are those of the rule ``RULE``, which checks them."""
+    """A method that merges by a rule over checkpoints, whose options it takes."""
 
     RULE: ClassVar[str]
-    OWN: ClassVar[frozenset[str]] = frozenset()
-
-    def check(self) -> None:
-        kind = CHECKPOINT_RULES[self.RULE]
-        try:
-            kind.model_validate(self._rule_options())
-        except ValidationError as error:
-            raise as_config_error(error, "method", kind) from error
-        except ConfigError as error:
-            raise ConfigError(f"method.{error.key}", error.problem, error.right) from error
 
     def recipe(self, stage: Stage, models: list[str], base: str) -> dict[str, Any]:
         """The merge of ``models`` over ``base``; names, dtypes and tokenizer are those of this stage's."""
+        options = {key_of(name): value for name, value in self.taken(known_rules()[self.RULE]).items()}
         return {
             "models": models,
             "base": base,
-            "rule": {"name": self.RULE, **self._rule_options()},
+            "rule": {"name": self.RULE, **options},
             "config_from": str(stage.trained),
         }
-
-    def _rule_options(self) -> dict[str, Any]:
-        return self.model_dump(by_alias=True, exclude={"name", *self.OWN})
 
 
 class TaskVectors(MergesSaved):
@@ -47,8 +32,6 @@ class TaskVectors(MergesSaved):
         vectors: how \theta_k is trained. "sequential": from \theta_{k-1} as training left it, never from a
             merged model; \tau_k then holds what is left of the tasks before. "independent": from the base.
     """
-
-    OWN: ClassVar[frozenset[str]] = frozenset({"vectors"})
 
     vectors: Literal["sequential", "independent"] = "independent"
 

@@ -13,5 +13,5 @@ class Sequential(Method):
     name: Literal["sequential"] = "sequential"
 
     @property
-    def first_task(self) -> str | None:
+    def first_training(self) -> str | None:
         return PLAIN

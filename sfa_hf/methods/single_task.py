@@ -16,7 +16,7 @@ class SingleTask(Method):
     name: Literal["single_task"] = "single_task"
 
     @property
-    def first_task(self) -> str | None:
+    def first_training(self) -> str | None:
         return PLAIN
 
     def start(self, stage: Stage) -> str:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from sfa_hf.methods.saved_models import TaskVectors
+from sfa_hf.methods.taken import From
+from sfa_hf.rules import TaskArithmetic as Rule
 
 
-class TaskArithmetic(TaskVectors):
-    r"""\theta_base + \lambda \sum_k \tau_k.
-
-    Attributes:
-        lambda_: \lambda; 0.4 is what its paper recommends for sums of several tasks.
-    """
+# 0.4 is what the paper recommends for sums of several tasks.
+class TaskArithmetic(TaskVectors, takes=From(Rule, defaults={"lambda_": 0.4})):
+    r"""\theta_base + \lambda \sum_k \tau_k."""
 
     RULE: ClassVar[str] = "task_arithmetic"
 
     name: Literal["task_arithmetic"] = "task_arithmetic"
-    lambda_: float = Field(0.4, alias="lambda")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from sfa_hf.config.paths import cache_folder
 from sfa_hf.files.atomic import write_json
 from sfa_hf.files.folders import new_folder
 
@@ -19,13 +19,6 @@ _MANIFEST = "manifest.json"
 #: Code that decides what is built: a change to it is a change of the content.
 _SOURCES = ("models", "generated")
 _LIBRARIES = ("torch", "transformers", "tokenizers")
-
-
-def root() -> Path:
-    """``$SFA_HF_CACHE``, else ``sfa_hf`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    own = os.environ.get("SFA_HF_CACHE")
-    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(own).expanduser() if own else Path(shared).expanduser() / "sfa_hf"
 
 
 def folder(recipe: Mapping[str, Any], build: Callable[[Path], None], cache_dir: Path | None = None) -> Path:
@@ -39,9 +32,9 @@ def folder(recipe: Mapping[str, Any], build: Callable[[Path], None], cache_dir: 
         recipe: JSON values; hashed into the name, with the code of this package and the versions of
             libraries.
         build: fills an empty folder.
-        cache_dir: parent folder; None is :func:`root`.
+        cache_dir: parent folder; None is :func:`sfa_hf.config.paths.cache_folder`.
     """
-    parent = cache_dir or root()
+    parent = cache_dir or cache_folder()
     parent.mkdir(parents=True, exist_ok=True)
     target = parent / f"{recipe.get('family', 'model')}-{_digest(recipe)}"
     if _is_whole(target):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from sfa_hf.config.paths import expanded
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.files.hub import first_line, from_hub
 from sfa_hf.models.builtin import BUILTINS, Recipe, builtin_folder
@@ -42,7 +49,7 @@ def resolve_model(name_or_path: str, cache_dir: Path | None = None, recipe: Reci
                 KEY, f"there is no built-in model '{name_or_path}'", nearest(name_or_path, BUILTINS)
             )
         return str(builtin_folder(recipe or BUILTINS[name_or_path], cache_dir))
-    folder = Path(name_or_path).expanduser()
+    folder = Path(expanded(name_or_path, KEY))
     if folder.is_dir():
         _check_folder(folder)
         return str(folder)
@@ -73,8 +80,7 @@ def load_model(
         ConfigError: it cannot be loaded, or is not a causal language model with a tokenizer.
     """
     where = resolve_model(name_or_path)
-    loading = _from_folder(where) if Path(where).is_dir() else from_hub(KEY, f"model {where}")
-    with loading:
+    with _loading(where):
         tokenizer = AutoTokenizer.from_pretrained(where)
         model = AutoModelForCausalLM.from_pretrained(
             where, dtype=getattr(torch, dtype), use_safetensors=True, **kwargs
@@ -84,6 +90,25 @@ def load_model(
     for config in filter(None, (model.config, model.generation_config)):
         config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def model_without_values(name_or_path: str) -> PreTrainedModel:
+    """Build the model that a config describes on "meta": names and shapes of its parameters, and no memory.
+
+    Args:
+        name_or_path: as for :func:`resolve_model`; no weights are read.
+
+    Raises:
+        ConfigError: there is no config, or it is none of a causal language model of transformers.
+    """
+    where = resolve_model(name_or_path)
+    with _loading(where), torch.device("meta"):
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def _loading(where: str) -> AbstractContextManager[None]:
+    return _from_folder(where) if Path(where).is_dir() else from_hub(KEY, f"model {where}")
 
 
 def _check_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
 from sfa_hf.moments.current import SecondMoments
 from sfa_hf.moments.folder import FOLDER, save_moments
 from sfa_hf.moments.weighting import refuse_second_saver
-from sfa_hf.shards.buffer import by_device
+from sfa_hf.shards.layout import by_device
 
 
 class SecondMomentsCallback(TrainerCallback):

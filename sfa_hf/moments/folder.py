@@ -148,7 +148,7 @@ def save_moments(
     known = asdict(MomentFacts(fingerprint=found, elements=elements, **facts))
 
     def write(path: Path) -> None:
-        shard_file.write_parts(path, shards, map(values, shards), torch.float32)
+        shard_file.write(path, shards, map(values, shards), torch.float32)
 
     try:
         save_shard_folder(folder, engine, write, lambda place: write_checked(place / _FACTS, known))

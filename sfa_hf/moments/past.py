@@ -15,9 +15,9 @@ from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.moments.current import SecondMoments
 from sfa_hf.moments.folder import ARGUMENT, FOLDER, RIGHT, MomentFolder, find_moments, save_moments
-from sfa_hf.shards.buffer import Anchor, by_device
-from sfa_hf.shards.fingerprint import fingerprint
-from sfa_hf.shards.store import Store, choose_store
+from sfa_hf.shards.buffer import ShardBuffer
+from sfa_hf.shards.layout import by_device
+from sfa_hf.shards.store import Store, open_store
 
 _logger = logging.getLogger(__name__)
 
@@ -67,13 +67,13 @@ class AnchorMoments:
 
     def take(
         self, engine: Engine, shards: Sequence[Shard], device: str, rank: int
-    ) -> tuple[Anchor | None, MomentsRecord]:
+    ) -> tuple[ShardBuffer | None, MomentsRecord]:
         r"""Read \bar F_o in the layout of the shards; a collective call. None for "constant".
 
         Args:
             engine: where the weights live.
             shards: what is anchored.
-            device: where it is kept: "cpu", "disk" or "device".
+            device: name of the store that keeps it.
             rank: this process.
 
         Raises:
@@ -82,9 +82,9 @@ class AnchorMoments:
         if self._folder is None:
             return None, MomentsRecord(CONSTANT, self._shuffle, None)
         file = self._output_dir / f"{FOLDER}.in-use" / f"{rank:05d}.safetensors"
-        self._store = choose_store(device, by_device(shards), file)
-        before = Anchor(shards, self._read, torch.float32, self._store.allocate)
-        found = fingerprint(engine, before.pieces(shards))
+        self._store = open_store(device, shards, torch.float32, file)
+        before = ShardBuffer(shards, self._read, self._store)
+        found = before.fingerprint(engine, shards)
         self._check_whole(engine, shards, found)
         return before, MomentsRecord(self._source, self._shuffle, found)
 

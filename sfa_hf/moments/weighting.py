@@ -1,18 +1,126 @@
-r"""One training under the rule "fisher": \bar F_o at its begin, weights at its merges, \bar F at its end."""
+r"""The weighting by moments: \bar F_o at the start, weights at the merges, \bar F at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
-from transformers import TrainerState, TrainingArguments
+import torch
+from transformers import TrainerState
 
-from sfa_hf.engines.base import Engine, Shard
+from sfa_hf.anchor.weighting import Training, Weighting
+from sfa_hf.engines.base import Shard
+from sfa_hf.engines.optimizers import second_moment_decay
 from sfa_hf.errors import ConfigError
 from sfa_hf.moments.current import SecondMoments
-from sfa_hf.moments.entry_weights import EntryWeights, FisherWeights
-from sfa_hf.moments.past import AnchorMoments, refuse_other_moments
+from sfa_hf.moments.entry_weights import EntryWeights
+from sfa_hf.moments.past import CONSTANT, AnchorMoments, refuse_other_moments
+from sfa_hf.shards.buffer import ShardBuffer
+
+
+class ByMoments(Weighting):
+    r"""The anchor's weight of each entry: w_o / (w_o + w) of :func:`sfa_hf.rules.anchor_weight`.
+
+    \epsilon is relative to the mean of F and \bar F_o over a whole parameter, over all ranks: every engine
+    and number of processes has the same.
+
+    Args:
+        power: q.
+        anchor_moments: folder of \bar F_o; "constant" for the mean of F over each parameter, the same for all
+            its entries; None to look in and beside the anchor.
+        anchor: the anchor's folder, or None.
+        device: name of the store that keeps \bar F_o.
+        shuffle: seed of the shuffled control; None for none.
+        optimizer_state: what merges do to Adam's moments.
+
+    Raises:
+        ConfigError: arguments that do not go together.
+    """
+
+    def __init__(
+        self,
+        *,
+        power: float,
+        anchor_moments: str | None,
+        anchor: str | None,
+        device: str,
+        shuffle: int | None,
+        optimizer_state: str,
+    ) -> None:
+        if optimizer_state != "keep":
+            problem = f"{optimizer_state!r} beside rule='fisher', whose F is the optimizer's second moment"
+            raise ConfigError("optimizer_state", problem, "'keep'")
+        if shuffle is not None and anchor_moments == CONSTANT:
+            raise ConfigError("shuffle_moments", "nothing to shuffle in 'constant' moments", "None")
+        self._power, self._device, self._shuffle = power, device, shuffle
+        self._given, self._anchor = anchor_moments, anchor
+        self._past: AnchorMoments | None = None
+
+    def check(self, optimizer: Any, state: TrainerState) -> None:
+        second_moment_decay(optimizer)
+        refuse_second_saver(state, allowed=1)
+
+    def begin(self, training: Training) -> None:
+        engine = self._engine = training.engine
+        self._names = training.names
+        self._moments = SecondMoments(engine, training.optimizer)
+        self._past = AnchorMoments(self._given, self._anchor, self._shuffle, training.output_dir)
+        self._before, record = self._past.take(engine, training.shards, self._device, training.rank)
+        self._sums_before: Mapping[str, float] | None = None
+        self.nbytes = 0 if self._before is None else self._before.nbytes
+        self.record = asdict(record)
+        if training.resumes:
+            refuse_other_moments(self.record, training.recorded)
+
+    def prefetch(self, shards: Sequence[Shard]) -> None:
+        if self._before is not None:
+            self._before.prefetch(shards)
+
+    def at_merge(self, shards: Sequence[Shard], beta: float) -> EntryWeights:
+        r"""The weights of a merge that begins; a collective call.
+
+        Args:
+            shards: of this rank.
+            beta: \beta, the weight where F says nothing.
+
+        Raises:
+            FloatingPointError: a second moment is infinite or NaN.
+        """
+        sums = self._summed(self._moments.sums(shards))
+        if self._before is None:
+            sums_before: Mapping[str, float] = sums
+        else:
+            self._sums_before = self._sums_before or self._summed(_sums(self._before, shards))
+            sums_before = self._sums_before
+        means = {
+            shard.name: (sums[shard.name] + sums_before[shard.name]) / (2 * max(shard.shape.numel(), 1))
+            for shard in shards
+        }
+        before = None if self._before is None else self._before.blocks(shards)
+        return EntryWeights(self._engine, self._moments, before, means, beta=beta, power=self._power)
+
+    def end(self, shards: Sequence[Shard], beta: float) -> None:
+        r"""Save \beta \bar F_o + (1 - \beta) F for the next training; a collective call.
+
+        Raises:
+            ConfigError: there is no room.
+        """
+        assert self._past is not None
+        self._past.save(self._engine, shards, self._moments, beta)
+
+    def release(self) -> None:
+        if self._past is not None:
+            self._past.release()
+
+    def _summed(self, sums: Mapping[str, float]) -> dict[str, float]:
+        local = torch.tensor([sums.get(name, 0.0) for name in self._names], dtype=torch.float64)
+        total = dict(zip(self._names, self._engine.sum_over_shards(local).tolist(), strict=True))
+        for name, value in total.items():
+            if not isfinite(value):
+                raise FloatingPointError(f"the second moment of {name} is not finite: training has diverged")
+        return total
 
 
 def refuse_second_saver(state: TrainerState, *, allowed: int) -> None:
@@ -37,109 +145,8 @@ def refuse_second_saver(state: TrainerState, *, allowed: int) -> None:
         raise ConfigError("second_moments", problem, right)
 
 
-@dataclass(frozen=True)
-class FisherOptions:
-    r"""The arguments of ``SFACallback`` that are about F.
-
-    Attributes:
-        beta: \beta.
-        power: q.
-        anchor_moments: folder of \bar F_o, "constant", or None to look in and beside the anchor.
-        anchor: the anchor's folder, or None.
-        device: where \bar F_o is kept: "cpu", "disk" or "device".
-        shuffle: seed of the shuffled control; None for none.
-    """
-
-    beta: float
-    power: float
-    anchor_moments: str | None
-    anchor: str | None
-    device: str
-    shuffle: int | None
-
-
-class FisherTraining:
-    r"""Holds \bar F_o of this rank's shards while a task is trained.
-
-    Args:
-        given: the callback's options.
-        engine: where the weights live.
-        optimizer: the training's, in any wrapper.
-        args: the training's.
-
-    Attributes:
-        nbytes: bytes that \bar F_o takes on this rank.
-
-    Raises:
-        ConfigError: there are no second moments of the tasks before.
-        NotImplementedError: the optimizer has none of this task's.
-    """
-
-    def __init__(self, given: FisherOptions, engine: Engine, optimizer: Any, args: TrainingArguments) -> None:
-        self._given, self._engine, self._rank = given, engine, args.process_index
-        self._moments = SecondMoments(engine, optimizer)
-        self.nbytes = 0
-        self._before = AnchorMoments(given.anchor_moments, given.anchor, given.shuffle, str(args.output_dir))
-
-    def begin(self, names: Sequence[str], shards: Sequence[Shard]) -> dict[str, Any]:
-        r"""Take \bar F_o; a collective call.
-
-        Args:
-            names: of all merged parameters, in one order on all ranks.
-            shards: those of this rank.
-
-        Returns:
-            What a checkpoint keeps of it.
-
-        Raises:
-            ConfigError: it does not fit the model, has changed, or there is no room.
-        """
-        try:
-            before, record = self._before.take(self._engine, shards, self._given.device, self._rank)
-        except BaseException:
-            self.release()
-            raise
-        self.nbytes = 0 if before is None else before.nbytes
-        self._weights = FisherWeights(self._engine, self._moments, before, names, self._given.power)
-        return asdict(record)
-
-    def begin_again(
-        self, names: Sequence[str], shards: Sequence[Shard], recorded: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        r"""Take \bar F_o of a training that resumes.
-
-        Args:
-            names: as for :meth:`begin`.
-            shards: as for :meth:`begin`.
-            recorded: what the checkpoint keeps of it.
-
-        Raises:
-            ConfigError: it is not the one that the training began with.
-        """
-        record = self.begin(names, shards)
-        try:
-            refuse_other_moments(record, recorded)
-        except BaseException:
-            self.release()
-            raise
-        return record
-
-    def prefetch(self, shards: Sequence[Shard]) -> None:
-        """Start to bring what the next merge reads to the device."""
-        self._weights.prefetch(shards)
-
-    def at_merge(self, shards: Sequence[Shard]) -> EntryWeights:
-        """The weights of a merge that begins; a collective call."""
-        return self._weights.at_merge(shards, self._given.beta)
-
-    def end(self, shards: Sequence[Shard]) -> None:
-        r"""Save \bar F for the next task; a collective call.
-
-        Raises:
-            ConfigError: there is no room.
-        """
-        self._before.save(self._engine, shards, self._moments, self._given.beta)
-
-    def release(self) -> None:
-        """Give back what only this process used."""
-        self._before.release()
+def _sums(before: ShardBuffer, shards: Sequence[Shard]) -> dict[str, float]:
+    sums = {shard.name: 0.0 for shard in shards}
+    for shard, _, __, values in before.pieces(shards):
+        sums[shard.name] += values.sum(dtype=torch.float64).item()
+    return sums

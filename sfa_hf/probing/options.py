@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from sfa_hf.config.paths import UserPath, expanded
 from sfa_hf.evaluation import EvaluationOptions
 from sfa_hf.tasks import DataOptions
 
 
+def _folder(given: Any) -> Any:
+    return Path(expanded(given)) if isinstance(given, str) else given
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
 class FisherOptions(_Strict):
@@ -25,8 +30,8 @@ class FisherOptions(_Strict):
         epsilon: epsilon relative to the mean of F, > 0.
     """
 
-    a: str
-    b: str
+    a: UserPath
+    b: UserPath
     power: float = Field(default=1.0, gt=0)
     epsilon: float = Field(default=1e-6, gt=0)
 
@@ -53,14 +58,14 @@ class ModelOptions(_Strict):
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    linearised_at: str | None = None
+    linearised_at: UserPath | None = None
 
 
 class ProbeOptions(_Strict):
     """The options of a probe.
 
     Attributes:
-        task: tasks to measure on, as names under configs/tasks/ or YAML files.
+        task: tasks to measure on, as names or YAML files.
         points: number of points from 0 (A) to 1 (B), both included, >= 2.
         beyond: how far the straight line continues beyond each end, as a fraction of its length, in [0, 10].
         fisher: also measure the merge weighted by optimizer states; null for no second curve.
@@ -76,9 +81,9 @@ class ProbeOptions(_Strict):
     points: int = Field(default=11, ge=2)
     beyond: float = Field(default=0.2, ge=0, le=10)
     fisher: FisherOptions | None = None
-    models: dict[str, str] = {}
+    models: dict[str, UserPath] = {}
     features: FeatureOptions | None = FeatureOptions()
     model: ModelOptions = ModelOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     data: DataOptions = DataOptions()
-    output_dir: Path
+    output_dir: Annotated[Path, BeforeValidator(_folder)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sfa_hf.errors import ConfigError
 from sfa_hf.probing.options import ProbeOptions
 
 LINEAR, FISHER = "linear", "fisher"
@@ -57,9 +56,8 @@ def recipe(point: Point, a: str, b: str, options: ProbeOptions) -> dict[str, Any
     return {"models": [{"path": a, "fisher": given.a}, {"path": b, "fisher": given.b}], "rule": rule}
 
 
-def as_asked(error: ConfigError, point: Point) -> ConfigError:
-    """An error of a point's recipe, by the arguments of the probe."""
-    linear = {"base": "A", "models.0": "B"}
-    fisher = {"models.0.fisher": "fisher.a", "models.1.fisher": "fisher.b", "models.0": "A", "models.1": "B"}
-    names = linear if point.curve == LINEAR else fisher
-    return ConfigError(names.get(error.key, error.key), error.problem, error.right)
+def arguments_of(point: Point) -> dict[str, str]:
+    """The probe's arguments by the keys of a point's recipe, for its errors."""
+    if point.curve == LINEAR:
+        return {"base": "A", "models.0": "B"}
+    return {"models.0.fisher": "fisher.a", "models.1.fisher": "fisher.b", "models.0": "A", "models.1": "B"}

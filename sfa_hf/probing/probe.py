@@ -14,14 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sfa_hf.checkpoints import check_checkpoints, make_recipe, merge_checkpoints
 from sfa_hf.distributed.processes import from_first_process
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.evaluation import check_tasks
 from sfa_hf.files.atomic import read_json, write_json
 from sfa_hf.linearised import linearise
 from sfa_hf.models import load_model, resolve_model
 from sfa_hf.probing.measure import measure
 from sfa_hf.probing.options import ProbeOptions
-from sfa_hf.probing.path import Point, as_asked, points, recipe
+from sfa_hf.probing.path import Point, arguments_of, points, recipe
 from sfa_hf.reports.probe import plot_probe
 from sfa_hf.tasks.named import named_tasks
 
@@ -89,10 +89,8 @@ class _Probe:
         """Check that A and B can be merged and their F can be read, before anything is measured."""
         for curve in sorted({point.curve for point in self.points if point.curve}):
             point = Point(curve, 0.5)
-            try:
+            with known_as(arguments_of(point)):
                 check_checkpoints(make_recipe(recipe(point, self.a, self.b, self.options)))
-            except ConfigError as error:
-                raise as_asked(error, point) from error
 
     def _load(self, folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         model, tokenizer = load_model(folder, self.options.model.dtype)
@@ -137,7 +135,5 @@ class _Probe:
 
 
 def _resolved(key: str, name: str) -> str:
-    try:
+    with known_as(key):
         return resolve_model(name)
-    except ConfigError as error:
-        raise ConfigError(key, error.problem, error.right) from error

@@ -1,12 +1,11 @@
-"""How two or more tensors become one. Pure tensor functions: no I/O, no engine."""
+"""How two or more tensors become one, one rule a file. Pure tensor functions: no I/O, no engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cache
 
-from torch import Tensor
-
-from sfa_hf.rules.average import Average, WiseFT, average
+from sfa_hf.registry import classes, plugins
+from sfa_hf.rules.average import Average, average
 from sfa_hf.rules.base import BLOCK, Block, MergeRule, Survey
 from sfa_hf.rules.dare import Dare
 from sfa_hf.rules.fisher import EPSILON, Fisher, anchor_weight
@@ -14,35 +13,16 @@ from sfa_hf.rules.slerp import Slerp
 from sfa_hf.rules.state_dicts import conclude_survey, merge_state_dicts
 from sfa_hf.rules.task_arithmetic import TaskArithmetic
 from sfa_hf.rules.ties import Ties
-
-Rule = Callable[[Tensor, Tensor, float | Tensor], None]
-"""A rule of a merge in training: ``rule(theta, theta_o, beta)`` edits theta in place."""
-
-TRAINING_RULES: dict[str, Rule] = {"average": average, "fisher": average}
-"""The rules of a merge in training. "fisher" averages too, with an :func:`anchor_weight` for each entry."""
-
-CHECKPOINT_RULES: dict[str, type[MergeRule]] = {
-    "average": Average,
-    "wise_ft": WiseFT,
-    "slerp": Slerp,
-    "task_arithmetic": TaskArithmetic,
-    "ties": Ties,
-    "dare": Dare,
-    "fisher": Fisher,
-}
-"""The rules of a merge of saved models, by the names that recipes use."""
+from sfa_hf.rules.wise_ft import WiseFT
 
 __all__ = [
     "BLOCK",
-    "CHECKPOINT_RULES",
     "EPSILON",
-    "TRAINING_RULES",
     "Average",
     "Block",
     "Dare",
     "Fisher",
     "MergeRule",
-    "Rule",
     "Slerp",
     "Survey",
     "TaskArithmetic",
@@ -51,5 +31,18 @@ __all__ = [
     "anchor_weight",
     "average",
     "conclude_survey",
+    "known_rules",
     "merge_state_dicts",
+    "training_rules",
 ]
+
+
+@cache
+def known_rules() -> dict[str, type[MergeRule]]:
+    """Every rule of this folder by the name that recipes use."""
+    return plugins(__name__, classes(MergeRule))
+
+
+def training_rules() -> dict[str, type[MergeRule]]:
+    """The rules that work in training too."""
+    return {name: rule for name, rule in known_rules().items() if rule.trains()}

@@ -1,4 +1,4 @@
-"""The rules with one weight a model: SFA's in training; averages and WiSE-FT of checkpoints."""
+"""The weighted average of models, and SFA's of a model with its anchor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.rules.base import Block, Finite, Fraction, MergeRule, Survey, check_count, weights_or_equal
+from sfa_hf.rules.base import Block, Finite, MergeRule, Survey, check_count, weights_or_equal
 
 _ROUNDING = 1e-6  # of weights written in decimals: three times 0.333333 is refused, 0.3333333 is not
 
@@ -46,6 +46,8 @@ class Average(MergeRule):
         normalize: divide the weights by their sum.
     """
 
+    name: ClassVar[str] = "average"
+
     weights: list[Finite] | None = None
     normalize: bool = False
 
@@ -66,20 +68,8 @@ class Average(MergeRule):
         total = sum(weights) if self.normalize else 1.0
         return weighted_sum(block.models, [weight / total for weight in weights])
 
-
-class WiseFT(MergeRule):
-    r"""(1 - \alpha) \theta_base + \alpha \theta (WiSE-FT, arXiv 2109.01903).
-
-    Attributes:
-        alpha: weight of the fine-tuned model; 1 - \beta of SFA with p = 1.
-    """
-
-    needs_base: ClassVar[bool] = True
-    exactly: ClassVar[int | None] = 1
-
-    alpha: Fraction = 0.5
-
-    def merge(self, block: Block, survey: Survey | None) -> Tensor:  # noqa: ARG002 - has no survey
-        """Interpolate one block."""
-        assert block.base is not None
-        return block.base.lerp(block.models[0], self.alpha)
+    def towards(self, block: Block, survey: Survey | None, beta: float | Tensor) -> Tensor:  # noqa: ARG002 - has no survey
+        r"""(1 - \beta) \theta + \beta \theta_o."""
+        theta, theta_o = block.models
+        average(theta, theta_o, beta)
+        return theta

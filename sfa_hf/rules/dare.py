@@ -27,6 +27,7 @@ class Dare(MergeRule):
             model's place in the list.
     """
 
+    name: ClassVar[str] = "dare"
     needs_base: ClassVar[bool] = True
 
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.9

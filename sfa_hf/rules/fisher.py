@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from sfa_hf.rules.average import average
 from sfa_hf.rules.base import Block, MergeRule, NotNegative, Survey, weights_or_equal
 from sfa_hf.rules.ties import check_positive
 
@@ -45,6 +46,7 @@ class Fisher(MergeRule):
         epsilon: \epsilon relative to the mean of F over the tensor and all models.
     """
 
+    name: ClassVar[str] = "fisher"
     needs_importances: ClassVar[bool] = True
 
     weights: list[NotNegative] | None = None
@@ -70,6 +72,12 @@ class Fisher(MergeRule):
             for f, weight in zip(block.importances, weights, strict=True)
         ]
         return precision_weighted(block.models, precisions)
+
+    def towards(self, block: Block, survey: Survey | None, beta: float | Tensor) -> Tensor:  # noqa: ARG002 - F is in beta
+        r"""(1 - \beta) \theta + \beta \theta_o, with the :func:`anchor_weight` of each entry as \beta."""
+        theta, theta_o = block.models
+        average(theta, theta_o, beta)
+        return theta
 
 
 def anchor_weight(f: Tensor, f_o: Tensor | float, beta: float, power: float) -> Tensor:

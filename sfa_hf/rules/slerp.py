@@ -48,6 +48,7 @@ class Slerp(MergeRule):
         t: 0 gives the first model, 1 the second.
     """
 
+    name: ClassVar[str] = "slerp"
     exactly: ClassVar[int | None] = 2
 
     t: Fraction = 0.5
@@ -58,8 +59,13 @@ class Slerp(MergeRule):
 
     def merge(self, block: Block, survey: Survey | None) -> Tensor:
         """Combine one block of a and b."""
+        return self.towards(block, survey, self.t)
+
+    def towards(self, block: Block, survey: Survey | None, beta: float | Tensor) -> Tensor:
+        r"""Go the part \beta of the angle from \theta to \theta_o."""
         assert isinstance(survey, InnerProducts)
-        return weighted_sum(block.models, slerp_weights(survey.angle(), self.t))
+        assert isinstance(beta, float)
+        return weighted_sum(block.models, slerp_weights(survey.angle(), beta))
 
 
 def slerp_weights(angle: float, t: float) -> tuple[float, float]:

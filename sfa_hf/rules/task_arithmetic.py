@@ -19,6 +19,7 @@ class TaskArithmetic(MergeRule):
         weights: w_k, one a model; 1 each where none are given, as in the paper.
     """
 
+    name: ClassVar[str] = "task_arithmetic"
     needs_base: ClassVar[bool] = True
 
     lambda_: Finite = Field(1.0, alias="lambda")

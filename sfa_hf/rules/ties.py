@@ -43,6 +43,7 @@ class Ties(MergeRule):
             a tensor, as in mergekit and PEFT.
     """
 
+    name: ClassVar[str] = "ties"
     needs_base: ClassVar[bool] = True
 
     density: Density = 0.2

@@ -6,9 +6,9 @@ import logging
 import shutil
 from pathlib import Path
 
-import yaml
 from accelerate import PartialState
 
+from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import link_or_copy
@@ -53,15 +53,15 @@ def _lent(config: RunConfig, lender: Path) -> RunState | None:
     if config.output_dir.exists() or not (lender / "config.yaml").is_file():
         return None
     try:
-        theirs = yaml.safe_load((lender / "config.yaml").read_text(encoding="utf-8"))
+        theirs = read_yaml(lender / "config.yaml")
         differing = differing_keys(theirs, config.resolved)
         if any(not key.startswith("method.") for key in differing):
             return None
-        first_task = config.method.first_task
-        if first_task is None or first_task != make_method(theirs["method"]).first_task:
+        wanted = config.method.first_training
+        if wanted is None or wanted != make_method(theirs["method"]).first_training:
             return None
         state = RunFolder(lender, theirs).read()
-    except (ConfigError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except ConfigError as error:
         logger.warning("nothing is borrowed of %s: %s", lender, error)  # its own launch will refuse it
         return None
     if state is None or state.evaluated < 2 or state.world_size != PartialState().num_processes:

@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sfa_hf.config.options import Seed
 from sfa_hf.config.overrides import merged
+from sfa_hf.config.paths import UserPath
 from sfa_hf.config.pydantic_errors import as_config_error
+from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation import EvaluationOptions
-from sfa_hf.hf_trainer.arguments import check_training
+from sfa_hf.hf_trainer.arguments import training_fields
 from sfa_hf.methods import DEFAULT_METHOD, Method, make_method
 from sfa_hf.tasks import DataOptions, Task, load_task
 
@@ -27,16 +30,28 @@ class ModelOptions(BaseModel):
         dtype: of the weights in training, where no engine keeps fp32 master weights of its own.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
-    name_or_path: str
+    name_or_path: UserPath
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
-class _Sections(BaseModel):
-    """The shape of a config; the sections with a vocabulary of their own are checked by their rooms."""
+class Sections(BaseModel):
+    """The shape of a config; the sections with a vocabulary of their own are checked by their rooms.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes:
+        model: which model to start from.
+        sequence: the tasks in order: names, paths of YAML files, or what such files say.
+        method: its name and options.
+        training: fields of TrainingArguments.
+        evaluation: how much is scored, and how fast.
+        data: how rows become tokens.
+        seed: of everything that is drawn at random.
+        output_dir: the run folder.
+        overwrite: replace a run with another config that is there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     model: ModelOptions
     sequence: list[str | dict[str, Any]] = Field(min_length=1)
@@ -44,8 +59,8 @@ class _Sections(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
     data: DataOptions = Field(default_factory=DataOptions)
-    seed: int = Field(default=0, ge=0)
-    output_dir: str
+    seed: Seed = 0
+    output_dir: UserPath
     overwrite: bool = False
 
 
@@ -66,12 +81,12 @@ class RunConfig:
 
 
 def load_config(path: str, overrides: Mapping[str, Any]) -> RunConfig:
-    """Read ``path``, apply ``overrides`` and check the whole.
+    """Read ``path``, a file or the name of a shipped config, apply ``overrides`` and check the whole.
 
     Raises:
         ConfigError: the first thing that is wrong, by its dotted key; nothing has been written.
     """
-    file = Path(path)
+    file = find_config(path, "CONFIG", "sequences")
     values = read_yaml(file)
     if _selects_another_method(values, overrides):
         values["method"] = {}  # the options there are the other method's
@@ -81,20 +96,23 @@ def load_config(path: str, overrides: Mapping[str, Any]) -> RunConfig:
 def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) -> RunConfig:
     """Check a configuration given as a mapping. Raises ConfigError as :func:`load_config` does."""
     try:
-        sections = _Sections.model_validate(values)
+        sections = Sections.model_validate(values)
     except ValidationError as error:
-        raise as_config_error(error, "", _Sections) from error
+        raise as_config_error(error, "", Sections) from error
     method = make_method(sections.method)
-    shared = check_training(sections.training)
+    shared = training_fields(sections.training)
     tasks = _tasks(sections, task_folders)
     per_task = tuple(
-        {**shared, **check_training(task.config.training, f"sequence.{task.name}.training")} for task in tasks
+        {**shared, **training_fields(task.config.training, f"sequence.{task.name}.training")}
+        for task in tasks
     )
+    with under("method"):
+        training = tuple(method.training(per_task))
     return RunConfig(
         model=sections.model,
         tasks=tasks,
         method=method,
-        training=tuple(method.training(per_task)),
+        training=training,
         evaluation=sections.evaluation,
         data=sections.data,
         seed=sections.seed,
@@ -112,11 +130,11 @@ def _selects_another_method(values: Mapping[str, Any], overrides: Mapping[str, A
 
 
 def task_folders(config_file: Path) -> list[Path]:
-    """Where ``sequence: [math]`` looks for math.yaml: beside the sequences' folder, then under ./configs."""
-    return [config_file.resolve().parent.parent / "tasks", Path("configs/tasks")]
+    """Where ``sequence: [math]`` looks for math.yaml first: beside the sequences' folder."""
+    return [config_file.resolve().parent.parent / "tasks"]
 
 
-def _tasks(sections: _Sections, folders: Sequence[Path]) -> tuple[Task, ...]:
+def _tasks(sections: Sections, folders: Sequence[Path]) -> tuple[Task, ...]:
     data_dir = Path(sections.data.dir)
     tasks = tuple(load_task(spec, search=folders, data_dir=data_dir) for spec in sections.sequence)
     names = [task.name for task in tasks]
@@ -127,7 +145,7 @@ def _tasks(sections: _Sections, folders: Sequence[Path]) -> tuple[Task, ...]:
 
 
 def _resolved(
-    sections: _Sections, method: Method, training: Mapping[str, Any], tasks: Sequence[Task]
+    sections: Sections, method: Method, training: Mapping[str, Any], tasks: Sequence[Task]
 ) -> dict[str, Any]:
     plain = sections.model_dump(mode="json", exclude={"sequence", "method", "training"})
     return {

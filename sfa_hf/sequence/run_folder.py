@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sfa_hf.config.yaml_files import read_yaml, yaml_text
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import (
     folder_bytes,
@@ -101,7 +100,7 @@ class RunFolder:
         if overwrite and self.path.exists():
             self._remove_run()
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._config_file, yaml.safe_dump(self.resolved, sort_keys=False, allow_unicode=True))
+        write_atomic(self._config_file, yaml_text(self.resolved))
 
     def write(self, state: RunState) -> None:
         """Replace state.json; the state before it is kept, in case a disk forgets."""
@@ -149,11 +148,7 @@ class RunFolder:
         return self.path / "state.previous.json"
 
     def _refuse_other_config(self) -> None:
-        try:
-            found = yaml.safe_load(self._config_file.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(str(self._config_file), "is not YAML", BROKEN) from error
-        differing = differing_keys(found if isinstance(found, dict) else {}, self.resolved)
+        differing = differing_keys(read_yaml(self._config_file, BROKEN), self.resolved)
         if differing:
             raise ConfigError(
                 "output_dir",

@@ -13,22 +13,25 @@ import torch
 from accelerate import PartialState
 from transformers import TrainingArguments
 
+from sfa_hf.config.paths import check_writable
 from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.engines.deepspeed.build_locks import warn_of_build_locks
 from sfa_hf.engines.deepspeed.zero_init import saved_bytes
 from sfa_hf.engines.placed import placed
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation import check_tasks
 from sfa_hf.evaluation.harness import check_lm_eval
 from sfa_hf.files.atomic import folder_bytes
 from sfa_hf.files.manifest import damage
 from sfa_hf.hf_trainer.arguments import checkpoints_kept, training_arguments
 from sfa_hf.hf_trainer.preemption import Preemption
+from sfa_hf.hf_trainer.trial_build import check_training
 from sfa_hf.methods import Preparation, Stage
 from sfa_hf.models import resolve_model
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import raise_to_largest
 from sfa_hf.sequence.disk import check_room, disk_need, safetensors_bytes
+from sfa_hf.sequence.dry_run import dry_run
 from sfa_hf.sequence.keeping import keep_model, keep_same_model
 from sfa_hf.sequence.outcome import Outcome
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
@@ -68,10 +71,12 @@ def joined_processes() -> PartialState:
 
 class _Run:
     def __init__(self, config: RunConfig) -> None:
+        check_writable("output_dir", config.output_dir)
         for task in config.tasks:
             task.check(config.evaluation.few_shot)
         check_tasks(config.tasks, config.evaluation)
-        config.method.check_tasks(config.tasks)
+        with under("method"):
+            config.method.check_tasks(config.tasks)
         if config.evaluation.lm_eval is not None:
             check_lm_eval(config.evaluation.lm_eval)
         self.config, self.method = config, config.method
@@ -80,7 +85,7 @@ class _Run:
         self.state = found or RunState()
         self.continued = found is not None
         warn_of_build_locks(config.training[0])
-        self._arguments(0)  # refuses values that do not go together, and starts the process group
+        self._check_training()  # and starts the process group
         self.processes = joined_processes()
         self.outcome = Outcome(config, self.folder, self.state, self.processes)
         self.preemption = Preemption()
@@ -100,6 +105,8 @@ class _Run:
         self.state.world_size = self.processes.num_processes
         with self.processes.main_process_first():
             self.base = resolve_model(self.config.model.name_or_path)
+        tasks = range(self.state.trained, len(self.config.tasks))
+        dry_run(self.method, [self._stage(index) for index in tasks], self.base)
         if self.continued:
             logger.info("continuing %s after %d trained tasks", self.folder.path, self.state.trained)
         if self.state.trained:
@@ -108,6 +115,12 @@ class _Run:
         for row in range(self.state.evaluated, len(self.config.tasks) + 1):
             self._fill(row)
             self._score_by_lm_eval()
+
+    def _check_training(self) -> None:
+        for task, values in zip(self.config.tasks, self.config.training, strict=True):
+            own = f"sequence.{task.name}.training"
+            keys = {name: f"{own if name in task.config.training else 'training'}.{name}" for name in values}
+            check_training(values, keys, self.folder.path, self.config.seed)
 
     def _check_models(self) -> None:
         """A kept model that decayed is the start of what comes after it: it is refused, never passed on."""

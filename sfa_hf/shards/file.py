@@ -19,7 +19,6 @@ from sfa_hf.files.safetensors_slices import open_tensors
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 _ALIGNMENT = 64
 _OFFSETS, _SHAPES = "offsets", "shapes"
-_BLOCK = 2**24
 
 
 def header(shards: Sequence[Shard], dtype: torch.dtype) -> bytes:
@@ -49,18 +48,7 @@ def header(shards: Sequence[Shard], dtype: torch.dtype) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def write(path: Path, shards: Sequence[Shard], values: Tensor) -> None:
-    """Write a file and see it on the disk.
-
-    Args:
-        path: of the file.
-        shards: what the values belong to, in their order.
-        values: the shards' values end to end, on any device.
-    """
-    write_parts(path, shards, values.split(_BLOCK), values.dtype)
-
-
-def write_parts(path: Path, shards: Sequence[Shard], parts: Iterable[Tensor], dtype: torch.dtype) -> None:
+def write(path: Path, shards: Sequence[Shard], parts: Iterable[Tensor], dtype: torch.dtype) -> None:
     """Write a file part by part, as they are made, and see it on the disk.
 
     Args:

@@ -10,37 +10,28 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
 
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.hub import from_hub
 from sfa_hf.files.safetensors_slices import Stored, open_tensors
+from sfa_hf.shards.converted import Named, in_memory
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = ("model.safetensors", "adapter_model.safetensors")
 _SAME_MODEL = "a checkpoint of the same model"
 
 
-class _Named(NamedTuple):
-    """A stored tensor, and its name in the file."""
-
-    key: str
-    tensor: Stored
-
-
 class AnchorFiles:
     """The tensors of a saved model, found by the model's parameter names.
 
-    Names match as in ``from_pretrained``: after the renamings of the model's class, under any name of a tied
-    parameter, with or without the base model's prefix, and for PEFT adapters without the adapter's name.
+    Names match as in ``from_pretrained``: after the renamings and conversions of the model's class, under any
+    name of a tied parameter, with or without the base model's prefix, and for PEFT adapters without the
+    adapter's name.
 
     Args:
         source: a local folder, or a Hub id.
@@ -50,7 +41,7 @@ class AnchorFiles:
         revision: the commit that a Hub id stood for; None for a folder.
 
     Raises:
-        ConfigError: no safetensors there; a tensor that the model lacks, or that is stored in another form.
+        ConfigError: no safetensors there, or a tensor that the model lacks.
     """
 
     def __init__(self, source: str, model: nn.Module) -> None:
@@ -58,8 +49,7 @@ class AnchorFiles:
         self.revision: str | None = None
         self._open = ExitStack()
         weakref.finalize(self, self._open.close)
-        self._renamings = _renamings(model)
-        self._stored = dict(self._tensors(source))
+        self._stored = dict(in_memory(self._tensors(source), model))
         self._aliases = _aliases(model)
         self._prefix = getattr(model, "base_model_prefix", "")
         self._adapters = getattr(model, "active_adapters", ()) if hasattr(model, "peft_config") else ()
@@ -78,18 +68,26 @@ class AnchorFiles:
                 raise ConfigError("anchor", problem, _SAME_MODEL)
 
     def stored_name(self, name: str) -> str:
-        """The name that a parameter of the model has in the files."""
-        return self._find(name).key
+        """The name that a parameter of the model has in the files.
+
+        Raises:
+            ConfigError: the files hold it in another form, such as experts apart that are used fused.
+        """
+        found = self._find(name)
+        if not isinstance(found.tensor, Stored):
+            problem = f"{self._source} stores {name} in another form than the model has in memory"
+            raise ConfigError("anchor", problem, "a model whose tensors load as they are stored")
+        return found.key
 
     def renames(self, name: str) -> bool:
         """Whether a parameter has another name in the files than in the model."""
-        return self.stored_name(name) not in self._aliases[name]
+        return self._find(name).key not in self._aliases[name]
 
     def read(self, shard: Shard) -> Tensor:
         """Read one shard's values, and nothing beside them."""
         return self._find(shard.name).tensor.read(shard.offset, shard.offset + shard.data.numel())
 
-    def _find(self, name: str) -> _Named:
+    def _find(self, name: str) -> Named:
         for alias in self._aliases[name]:
             for spelling in self._spellings(alias):
                 if spelling in self._stored:
@@ -104,7 +102,7 @@ class AnchorFiles:
         for adapter in self._adapters:
             yield name.replace(f".{adapter}.", ".")
 
-    def _tensors(self, source: str) -> Iterator[tuple[str, _Named]]:
+    def _tensors(self, source: str) -> Iterator[tuple[str, Stored]]:
         paths = _locate(source)
         if not Path(source).expanduser().is_dir():
             # The cache keeps each commit's files in a folder of its name.
@@ -113,18 +111,7 @@ class AnchorFiles:
             for key, tensor in open_tensors(path, "anchor", self._open):
                 # Or the system would read ahead of a slice, which is to read the other ranks' too.
                 os.posix_fadvise(tensor.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-                yield self._name_in_memory(key), _Named(key, tensor)
-
-    def _name_in_memory(self, key: str) -> str:
-        name = key
-        for renaming in self._renamings:
-            name, matched = renaming.rename_source_key(name)
-            if matched is not None and not isinstance(renaming, WeightRenaming):
-                problem = f"{self._source} stores {key} in another form than the model has in memory"
-                raise ConfigError(
-                    "anchor", problem, "anchor=None, a model whose tensors load as they are stored"
-                )
-        return name
+                yield key, tensor
 
     def _refuse_extra(self, model: nn.Module) -> None:
         known = {*self._aliases, *(name for name, _ in model.named_buffers(remove_duplicate=False))}
@@ -135,10 +122,6 @@ class AnchorFiles:
                 shape = list(self._stored[name].tensor.shape)
                 problem = f"{self._source} has a tensor {name} of shape {shape}, which the model lacks"
                 raise ConfigError("anchor", problem, _SAME_MODEL)
-
-
-def _renamings(model: nn.Module) -> list[Any]:
-    return get_model_conversion_mapping(model) if isinstance(model, PreTrainedModel) else []
 
 
 def _aliases(model: nn.Module) -> dict[str, list[str]]:

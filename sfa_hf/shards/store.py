@@ -1,113 +1,149 @@
-"""Where an anchor's flat buffer is kept: host memory, a mapped file, or the device."""
+"""Where a buffer's values are kept: what a store is, and the stores by name."""
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sfa_hf.engines.base import Shard
-from sfa_hf.errors import ConfigError
+from sfa_hf.registry import classes, plugins
 from sfa_hf.shards import file as shard_file
-from sfa_hf.shards.buffer import by_device
+from sfa_hf.shards.layout import by_device
+
+_WRITTEN = 2**24
+"""Elements written to a file at once."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a store will hold, and where it may.
+
+    Attributes:
+        shards: whose values, in the order of the store.
+        dtype: of the values as they are given back: torch.float32 or torch.bfloat16.
+        file: of this rank and for this store alone; the folder may have to be made.
+    """
+
+    shards: Sequence[Shard]
+    dtype: torch.dtype
+    file: Path
+
+    @property
+    def numel(self) -> int:
+        """Elements of all shards."""
+        return sum(shard.data.numel() for shard in self.shards)
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """Where the shards are."""
+        return {shard.data.device for shard in self.shards}
+
+    @property
+    def device(self) -> torch.device:
+        """The accelerator on which shards are; the CPU where none is."""
+        return next((device for device in self.devices if device.type != "cpu"), torch.device("cpu"))
 
 
 class Store(ABC):
-    """Gives one flat buffer and, for the mapped file, sees to what lies behind it."""
+    """Keeps the values of a :class:`sfa_hf.shards.buffer.ShardBuffer`: ``place.numel`` of them, end to end.
+
+    A subclass in a file of ``sfa_hf/shards/stores/`` is what ``anchor_device`` names.
+
+    Attributes:
+        name: the value of ``anchor_device``.
+        at_once: how many elements are put and got at once. A store that packs values says a number: it is
+            then asked for the ranges [0, at_once), [at_once, 2 at_once) ... alone, each first put, in order,
+            before any is got. None for any range, without a copy.
+        exact: whether values come back as they were put, to ``place.dtype``.
+        place: what it holds.
+    """
+
+    name: ClassVar[str]
+    at_once: ClassVar[int | None] = None
+    exact: ClassVar[bool] = True
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes that it takes on this rank."""
 
     @abstractmethod
-    def allocate(self, numel: int, dtype: torch.dtype) -> Tensor:
-        """Return the buffer, not yet filled."""
+    def put(self, start: int, values: Tensor) -> None:
+        """Keep the values of a range.
+
+        Args:
+            start: of the range.
+            values: one-dimensional, of any floating dtype; in host memory, if ``at_once`` is a number.
+        """
+
+    @abstractmethod
+    def get(self, start: int, end: int) -> Tensor:
+        """Give the values of a range in ``place.dtype``, one-dimensional, on any device."""
+
+    def save(self, path: Path) -> None:
+        """Write all values to a safetensors file of the shards, and see it on the disk."""
+        shard_file.write(path, self.place.shards, self._all(), self.place.dtype)
 
     def release(self) -> None:
-        """The buffer is no longer used."""
+        """The values are no longer used."""
         return
 
-
-class HostStore(Store):
-    """Host memory, page-locked where a GPU reads it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._pin = device.type == "cuda"
-
-    def allocate(self, numel: int, dtype: torch.dtype) -> Tensor:
-        buffer = torch.empty(numel, dtype=dtype)
-        if self._pin and numel:
-            _page_lock(buffer)
-        return buffer
+    def _all(self) -> Iterator[Tensor]:
+        size = self.at_once or _WRITTEN
+        for start in range(0, self.place.numel, size):
+            yield self.get(start, min(start + size, self.place.numel))
 
 
-class DeviceStore(Store):
-    """Memory of the device that the weights are on."""
+class FlatStore(Store):
+    """A store that is one flat tensor: what it gives are views, which may be edited in place."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._values = self.allocate()
 
-    def allocate(self, numel: int, dtype: torch.dtype) -> Tensor:
-        return torch.empty(numel, dtype=dtype, device=self._device)
+    @abstractmethod
+    def allocate(self) -> Tensor:
+        """Return the tensor, not yet filled."""
 
+    @property
+    def nbytes(self) -> int:
+        return self._values.nbytes
 
-class DiskStore(Store):
-    """A mapped safetensors file of this rank; the page cache holds what is in use.
+    def put(self, start: int, values: Tensor) -> None:
+        own = self._values[start : start + values.numel()]
+        if own.data_ptr() != values.data_ptr():  # or it is the view that get gave
+            own.copy_(values)
 
-    Args:
-        file: the file, in a folder that this class makes and, once it is empty, removes.
-        shards: what the buffer will hold, in its order.
-    """
-
-    def __init__(self, file: Path, shards: Sequence[Shard]) -> None:
-        self.file = file
-        self._shards = shards
-
-    def allocate(self, numel: int, dtype: torch.dtype) -> Tensor:
-        """Reserve the disk space and map it.
-
-        Raises:
-            ConfigError: there is no room, or the folder cannot be written.
-        """
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            return shard_file.reserve(self.file, self._shards, dtype)
-        except OSError as error:
-            self.release()
-            right = f"{numel * dtype.itemsize} bytes of room in output_dir, or anchor_device 'cpu'"
-            raise ConfigError("anchor_device", f"'disk': {self.file}: {error.strerror}", right) from error
-
-    def release(self) -> None:
-        """Delete the file, and the folder with the last of them; pages still mapped live on."""
-        self.file.unlink(missing_ok=True)
-        with suppress(OSError):  # other files are still there, or it has gone
-            self.file.parent.rmdir()
+    def get(self, start: int, end: int) -> Tensor:
+        return self._values[start:end]
 
 
-def choose_store(where: str, shards: Sequence[Shard], file: Path) -> Store:
-    """Choose what keeps a buffer in the layout of ``shards``.
+@cache
+def known_stores() -> dict[str, type[Store]]:
+    """Every store by its name."""
+    return plugins("sfa_hf.shards.stores", classes(Store))
+
+
+def open_store(name: str, shards: Sequence[Shard], dtype: torch.dtype, file: Path) -> Store:
+    """Open a store for the values of shards.
 
     Args:
-        where: "cpu", "disk" or "device".
-        shards: what the buffer will hold.
-        file: of this rank, for "disk".
+        name: one of :func:`known_stores`.
+        shards: whose values, in any order.
+        dtype: torch.float32 or torch.bfloat16.
+        file: of this rank, for a store that keeps values in one.
 
     Raises:
-        ConfigError: "device", and the weights are on several.
+        ConfigError: there is no room, or the store does not suit where the shards are.
     """
-    devices = {shard.data.device for shard in shards}
-    device = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
-    if where == "disk":
-        return DiskStore(file, by_device(shards))
-    if where == "device" and len(devices) > 1:
-        raise ConfigError("anchor_device", "'device', but some weights are in host memory", "'cpu' or 'disk'")
-    return DeviceStore(device) if where == "device" else HostStore(device)
-
-
-def _page_lock(buffer: Tensor) -> None:
-    """Page-lock memory in place; torch's own pinned allocator would round it up to a power of two."""
-    cuda = torch.cuda.cudart()
-    address = buffer.data_ptr()
-    torch.cuda.check_error(cuda.cudaHostRegister(address, buffer.nbytes, 0))
-    weakref.finalize(buffer, cuda.cudaHostUnregister, address)
+    return known_stores()[name](Place(by_device(shards), dtype, file))

@@ -24,7 +24,7 @@ class CodeScoring(BaseModel):
         memory_mb: MiB.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     program: str = "{{ prompt }}{{ completion }}"
     test: str

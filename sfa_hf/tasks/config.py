@@ -7,25 +7,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sfa_hf.config.paths import UserPath
+from sfa_hf.errors import nearest
 from sfa_hf.tasks.code import CodeScoring
 from sfa_hf.tasks.few_shot import FewShot
+from sfa_hf.tasks.scorings import known_scorings
 from sfa_hf.tasks.templates import Condition, ListTemplate, Template
 
-Kind = Literal["generate", "choice", "perplexity", "code"]
-Metric = Literal["exact_match", "accuracy", "f1", "nll", "pass@1"]
 Scalar = str | int | float | bool | None
-
-#: The metrics of each kind of scoring; the first is the default.
-METRICS: dict[Kind, tuple[Metric, ...]] = {
-    "generate": ("exact_match", "f1"),
-    "choice": ("accuracy", "f1"),
-    "perplexity": ("nll",),
-    "code": ("pass@1",),
-}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class DataSource(_Strict):
@@ -50,7 +43,7 @@ class DataSource(_Strict):
         choices: likewise.
     """
 
-    path: str = Field(min_length=1)
+    path: UserPath = Field(min_length=1)
     name: str | None = None
     split: str | None = None
     revision: str | None = None
@@ -98,7 +91,7 @@ class Scoring(_Strict):
         kind: "generate": greedy continuation compared with the target; "choice": the choice with the highest
             log-likelihood; "perplexity": minus the mean negative log-likelihood of the target's tokens;
             "code": programs that the model writes are run against their tests.
-        metric: by kind, see :data:`METRICS`.
+        metric: one of the kind's ``METRICS``; the first of them by default.
         extract: regular expression searched in output and target before they are compared: the last match
             counts, its first group if it has one. For code, what it finds in the output is the completion.
         also_extract: further patterns by name, for the output alone; each gives a metric
@@ -111,8 +104,8 @@ class Scoring(_Strict):
         code: of kind code: how programs are made and tested.
     """
 
-    kind: Kind
-    metric: Metric
+    kind: str
+    metric: str
     extract: str | None = None
     also_extract: dict[str, str] = {}
     ignore: str | None = None
@@ -125,9 +118,16 @@ class Scoring(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _default_metric(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("metric") is None and data.get("kind") in METRICS:
-            return {**data, "metric": METRICS[data["kind"]][0]}
+        if isinstance(data, dict) and data.get("metric") is None and data.get("kind") in known_scorings():
+            return {**data, "metric": known_scorings()[data["kind"]].METRICS[0]}
         return data
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_known(cls, value: str) -> str:
+        if value not in known_scorings():
+            raise ValueError(nearest(value, known_scorings()))
+        return value
 
     @field_validator("extract", "ignore")
     @classmethod
@@ -144,8 +144,9 @@ class Scoring(_Strict):
 
     @model_validator(mode="after")
     def _metric_fits_kind(self) -> Scoring:
-        if self.metric not in METRICS[self.kind]:
-            raise ValueError(f"metrics of kind {self.kind}: {', '.join(METRICS[self.kind])}")
+        metrics = known_scorings()[self.kind].METRICS
+        if self.metric not in metrics:
+            raise ValueError(f"metrics of kind {self.kind}: {', '.join(metrics)}")
         if (self.metric == "f1") != (self.positive is not None):
             raise ValueError("metric f1 needs positive, the class it is about; no other metric has one")
         if self.also_extract and not (self.kind == "generate" and self.extract is not None):

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from sfa_hf.config.paths import UserPath
 from sfa_hf.errors import ConfigError
 from sfa_hf.tasks.task import Row
 
@@ -35,7 +36,7 @@ class Encoding(BaseModel):
         chat_template: wrap the prompt as a user's turn with the tokenizer's chat template.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     max_length: int = Field(default=1024, gt=1)
     loss_on: Literal["target", "all"] = "target"
@@ -49,7 +50,7 @@ class DataOptions(Encoding):
         dir: folder that the tasks' relative file paths start from; relative to the current folder.
     """
 
-    dir: str = "."
+    dir: UserPath = "."
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class FewShot(BaseModel):
         each_row: draw anew for every held-out row; otherwise all rows follow the same examples.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     count: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)

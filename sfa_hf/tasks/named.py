@@ -5,30 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.tasks.task import Task, load_task
-
-TASK_FOLDERS = (Path("configs/tasks"), Path(__file__).parents[2] / "configs" / "tasks")
-"""Where a task's name is looked for: the user's own, and those that come with the source."""
 
 
 def named_tasks(names: str | Sequence[str], data_dir: str) -> list[Task]:
     """Tasks for an option ``task=NAME`` or ``task=[NAME, ...]``; no row is read yet.
 
     Args:
-        names: names under :data:`TASK_FOLDERS`, or YAML files.
+        names: as :func:`sfa_hf.config.shipped.find_config` finds them.
         data_dir: folder that the tasks' local data files are relative to.
 
     Raises:
         ConfigError: there is no such task, or two have one name.
     """
     given = [names] if isinstance(names, str) else names
-    try:
-        tasks = [load_task(name, search=TASK_FOLDERS, data_dir=Path(data_dir)) for name in given]
-    except ConfigError as error:
-        if error.key != "sequence":  # where a run's config names its tasks; here it is an option
-            raise
-        raise ConfigError("task", error.problem, error.right) from error
+    with known_as({"sequence": "task"}):  # a run's config names its tasks there
+        tasks = [load_task(name, data_dir=Path(data_dir)) for name in given]
     if not tasks:
         raise ConfigError("task", "names no task", "task=math or task=[math, law]")
     for position, task in enumerate(tasks):

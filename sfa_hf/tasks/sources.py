@@ -62,7 +62,7 @@ def read_source(source: DataSource, data_dir: Path, key: str) -> Iterator[Number
 def _open(source: DataSource, data_dir: Path, key: str) -> Iterable[Columns]:
     if source.is_generated:
         return _generated(source, key)
-    path = data_dir / Path(source.path).expanduser()
+    path = data_dir / source.path
     reader = READERS.get(Path(path.name.removesuffix(".gz")).suffix)
     if reader is not None:
         return _file(path, reader, key)

@@ -10,11 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from sfa_hf.config.pydantic_errors import as_config_error
-from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.config.shipped import find_config
+from sfa_hf.config.yaml_files import read_yaml
+from sfa_hf.errors import ConfigError
 from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
 from sfa_hf.tasks.sources import read_source
 from sfa_hf.tasks.templates import ListTemplate, MissingColumnError, NullColumnError, Template
@@ -66,7 +67,7 @@ class Task:
             ConfigError: one line about the first thing that is wrong.
         """
         if not self._train:
-            right = "at least one source; scripts/evaluate_model.py scores a task without training rows"
+            right = "at least one source; sfa-hf evaluate scores a task without training rows"
             raise ConfigError(f"{self.name}.train", "names no rows to train on", right)
         self._after_examples(self._chosen(None), few_shot)
 
@@ -190,47 +191,24 @@ def _spread(rows: Sequence[Row]) -> Iterator[tuple[float, Row]]:
         yield (place + 0.5) / len(order), row
 
 
-def load_task(spec: str | Mapping[str, Any], *, search: Sequence[Path], data_dir: Path) -> Task:
+def load_task(spec: str | Mapping[str, Any], *, data_dir: Path, search: Sequence[Path] = ()) -> Task:
     """A task by name, by file or as a mapping.
 
     Args:
-        spec: name of a file in one of the ``search`` folders without its suffix ("math", "demo/math"), path
-            of a YAML file, or what such a file would say.
-        search: folders of task files; the first that has the name wins.
+        spec: a name ("math", "demo/math") or path, as :func:`sfa_hf.config.shipped.find_config` finds it, or
+            what such a file would say.
         data_dir: folder that the local data files of the task are relative to.
+        search: folders of task files that come before ``./configs/tasks`` and the shipped ones.
 
     Raises:
         ConfigError: no such task, or the file says something wrong. No row is read yet.
     """
     if isinstance(spec, str):
-        path = _find(spec, search)
-        return Task(_validate(_read_yaml(path), f"{path}"), data_dir)
+        path = find_config(spec, "sequence", "tasks", beside=search)
+        return Task(
+            _validate(read_yaml(path, "a mapping with name, prompt, target, ..."), f"{path}"), data_dir
+        )
     return Task(_validate(spec, f"task {spec.get('name', '')}".strip()), data_dir)
-
-
-def _find(name: str, search: Sequence[Path]) -> Path:
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise ConfigError("sequence", f"there is no task file {name}", "an existing YAML file")
-        return Path(name)
-    for folder in search:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = [
-        path.relative_to(folder).with_suffix("").as_posix()
-        for folder in search
-        for path in folder.rglob("*.yaml")
-    ]
-    raise ConfigError("sequence", f"there is no task '{name}'", nearest(name, known))
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ConfigError(
-            str(path), f"is not YAML: {err}", "a mapping with name, prompt, target, ..."
-        ) from err
 
 
 def _validate(content: Any, key: str) -> TaskConfig:

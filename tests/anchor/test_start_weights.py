@@ -45,7 +45,7 @@ def save(folder: Path, parameters: dict[str, Tensor], ranks: int) -> None:
     for rank in range(ranks):
         mine = shards(parameters, ranks, rank)
         values = torch.cat([shard.data for shard in mine]) if mine else torch.empty(0)
-        shard_file.write(folder / f"{rank:05d}-of-{ranks:05d}.safetensors", mine, values)
+        shard_file.write(folder / f"{rank:05d}-of-{ranks:05d}.safetensors", mine, [values], values.dtype)
 
 
 @settings(deadline=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -170,11 +171,40 @@ def test_moments_are_kept_reset_or_scaled(tmp_path: Path, policy: str, factor: f
     assert all(new.equal(old * factor) for old, new in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "keys"),
+    [
+        (torch.optim.Adamax, {}, ["exp_avg", "exp_inf"]),
+        (torch.optim.AdamW, {"amsgrad": True}, ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"]),
+    ],
+)
+def test_all_moments_that_an_optimizer_keeps_are_reset(
+    tmp_path: Path, kind: type[torch.optim.Optimizer], options: dict[str, Any], keys: list[str]
+) -> None:
+    model = tiny_model()
+    optimizer = kind(model.parameters(), 1e-2, **options)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    trainer = Trainer(
+        model,
+        arguments(tmp_path, max_steps=2),
+        train_dataset=rows(),
+        optimizers=(optimizer, schedule),
+        callbacks=[SFACallback(0.25, 1.0, optimizer_state="reset")],
+    )
+    trainer.train()
+    tensors = {key for state in optimizer.state.values() for key, value in state.items() if value.ndim}
+    assert tensors == set(keys)
+    assert not any(state[key].any() for state in optimizer.state.values() for key in keys)
+
+
 @pytest.mark.parametrize("policy", ["reset", "scale"])
 def test_moments_that_are_not_there_are_refused_before_a_step(tmp_path: Path, policy: str) -> None:
     model = tiny_model()
     start = weights(model)
-    with pytest.raises(NotImplementedError, match="does not keep Adam's moments"):
+    with pytest.raises(
+        NotImplementedError,
+        match=r"moments of torch\.optim\.sgd\.SGD cannot be changed",
+    ):
         train(tmp_path, [SFACallback(optimizer_state=policy)], model=model, optim="sgd")
     assert all(weights(model)[name].equal(weight) for name, weight in start.items())
 

@@ -132,7 +132,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (_truncated, "models.1: cut/model.safetensors cannot be read"),
     (_tokenizers, "models.1: t2 has token 'y' at id 0, t1 'x'"),
     (_exists, "OUT_DIR: out exists (a new folder)"),
-    (_broken_yaml, "recipe.yaml: is not YAML"),
+    (_broken_yaml, "recipe.yaml: is not valid YAML"),
 ]
 
 

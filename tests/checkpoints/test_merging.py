@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from sfa_hf.checkpoints import merging
 from sfa_hf.errors import ConfigError
-from sfa_hf.rules import BLOCK, CHECKPOINT_RULES, MergeRule, merge_state_dicts
+from sfa_hf.rules import BLOCK, MergeRule, known_rules, merge_state_dicts
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "average": {"weights": [0.2, 0.8]},
@@ -47,7 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe_for(name: str, folders: Path, **options: Any) -> dict[str, Any]:
-    kind = CHECKPOINT_RULES[name]
+    kind = known_rules()[name]
     models: list[Any] = [str(folders / each) for each in ("a", "b")][: kind.exactly]
     if kind.needs_importances:
         models = [{"path": each, "fisher": f"{each}-f.safetensors"} for each in models]
@@ -72,7 +72,7 @@ def stored_file(path: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
-CASES = [(name, {}) for name in sorted(CHECKPOINT_RULES)]
+CASES = [(name, {}) for name in sorted(known_rules())]
 CASES += [("ties", {"threshold": "tensor"}), ("dare", {"sign_election": True})]
 
 
@@ -81,7 +81,7 @@ def test_streamed_is_in_memory_bit_for_bit(
     name: str, options: dict[str, Any], folders: Path, tmp_path: Path
 ) -> None:
     merge(tmp_path / "out", **recipe_for(name, folders, **options), threads=3)
-    rule = CHECKPOINT_RULES[name].model_validate({**OPTIONS[name], **options})
+    rule = known_rules()[name].model_validate({**OPTIONS[name], **options})
     expected, result = in_memory(rule, folders, torch.float32), stored(tmp_path / "out")
     assert result.keys() == expected.keys()
     for key, tensor in expected.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +25,11 @@ from zero_rows import (
 )
 
 from sfa_hf.anchor.merge import merge
+from sfa_hf.anchor.weighting import Weights
 from sfa_hf.engines import Engine, attach
-from sfa_hf.rules import average
-from sfa_hf.shards.buffer import Anchor
+from sfa_hf.rules import Average
+from sfa_hf.shards.buffer import ShardBuffer
+from sfa_hf.shards.store import open_store
 
 STEPS, MERGE_EVERY, BETA, LEARNING_RATE = 6, 3, 0.3, 1e-2
 GLOBAL_BATCH = 6
@@ -86,17 +89,16 @@ def _trained_under_fsdp2() -> dict[str, Any]:
     return {"weights": weights, "drifts": drifts}
 
 
-def _merged_drifts(engine: Engine, anchor: Anchor, step: int) -> list[float]:
+def _merged_drifts(engine: Engine, anchor: ShardBuffer, step: int) -> list[float]:
     if (step + 1) % MERGE_EVERY:
         return []
-    merged = merge(engine, engine.shards(), anchor, rule=average, beta=BETA, seed=(0,))
+    merged = merge(engine, engine.shards(), anchor, rule=Average(), weights=Weights(BETA), seed=(0,))
     return [merged.drift_before, merged.drift_after]
 
 
-def _anchor(engine: Engine) -> Anchor:
-    return Anchor(
-        engine.shards(), lambda shard: shard.data, torch.float32, lambda n, dtype: torch.empty(n, dtype=dtype)
-    )
+def _anchor(engine: Engine) -> ShardBuffer:
+    shards = engine.shards()
+    return ShardBuffer(shards, lambda shard: shard.data, open_store("cpu", shards, torch.float32, Path()))
 
 
 def _reference() -> tuple[dict[str, Tensor], list[float]]:

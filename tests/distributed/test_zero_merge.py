@@ -6,6 +6,7 @@ repeated outside in float64.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,9 +27,11 @@ from zero_rows import (
 )
 
 from sfa_hf.anchor.merge import Merged, merge
+from sfa_hf.anchor.weighting import Weights
 from sfa_hf.engines import Engine, Shard, attach
-from sfa_hf.rules import average
-from sfa_hf.shards.buffer import Anchor
+from sfa_hf.rules import Average
+from sfa_hf.shards.buffer import ShardBuffer
+from sfa_hf.shards.store import open_store
 
 BETA = 0.3
 STAGES = (0, 1, 2, 3)
@@ -137,8 +140,8 @@ def _merge(engine: Engine, theta_o: dict[str, Tensor]) -> Merged:
         return theta_o[shard.name].flatten()[shard.offset : shard.offset + shard.data.numel()]
 
     shards = engine.shards()
-    anchor = Anchor(shards, read, torch.float32, lambda numel, dtype: torch.empty(numel, dtype=dtype))
-    return merge(engine, shards, anchor, rule=average, beta=BETA, seed=(0,))
+    anchor = ShardBuffer(shards, read, open_store("cpu", shards, torch.float32, Path()))
+    return merge(engine, shards, anchor, rule=Average(), weights=Weights(BETA), seed=(0,))
 
 
 def _ulps_off(before: Tensor, theta_o: Tensor, after: Tensor) -> float:

@@ -33,6 +33,7 @@ class Hostile:
     source: str
     outcomes: str
     detail: str = ""
+    test: str = TEST
 
 
 HOSTILE: dict[str, Hostile] = {

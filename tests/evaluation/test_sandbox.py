@@ -12,9 +12,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hostile_programs import HOSTILE, RIGHT, TEST, WRONG
+from hostile_judge import JUDGE
+from hostile_programs import HOSTILE, RIGHT, TEST, WRONG, Hostile
+from hostile_system_calls import SYSTEM_CALLS
+from own_namespace import in_own_namespace
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.sandbox import (
@@ -35,7 +39,55 @@ from sfa_hf.evaluation.sandbox import (
     view,
 )
 
+EVERY = HOSTILE | SYSTEM_CALLS | JUDGE
+# one or two of each kind in every run of the tests; all of them with the slow ones
+QUICK = {
+    "fork bomb",
+    "memory bomb",
+    "infinite loop in the function",
+    "huge output",
+    "huge answer",
+    "full disk",
+    "raises its limits",
+    "connects to this machine",
+    "reads the home folder",
+    "reads the environment",
+    "writes to the system",
+    "becomes root",
+    "works from a user namespace of its own",
+    "kills its parent",
+    "kills everyone",
+    "daemon",
+    "os._exit(0) in the function",
+    "writes a verdict to every file",
+    "sends builtins of its own",
+    "a number equal to everything",
+    "patched builtins",
+    "looks for the test in memory",
+    "every system call that is shut",
+    "every system call of later kernels",
+    "reads a key",
+    "memory by System V",
+    "memory by memfd",
+    "shared memory, a page kept of each",
+    "socket to the host (AF_VSOCK)",
+    "io_uring",
+    "system calls of x32",
+    "a long sum for the judge",
+    "an equality that loops",
+    "an answer that holds itself",
+    "leaves a test that catches all",
+    "70 kB",
+    "5 MB",
+    "looks for inherited descriptors",
+    "every signal to its parent",
+    "children that outlive it",
+}
 LIMITS = Limits(cpu_seconds=1, memory_mb=256, disk_mb=8)
+# the same for a machine that is busy with other things
+PATIENT = Limits(cpu_seconds=5, memory_mb=256, disk_mb=8)
+# from the start of the sandbox to its end, beside the clock that the program has
+SPARE_SECONDS = 10
 WORKERS = 4
 SYSTEM_PYTHON = "/usr/bin/python3"
 BOXES: dict[str, Box] = {"bubblewrap": Bubblewrap(), "namespaces": Namespaces()}
@@ -83,25 +135,67 @@ def port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+def _named() -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in EVERY]
+
+
+def _chosen(request: pytest.FixtureRequest) -> list[str]:
+    """Hostile programs that this run of pytest has not deselected."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    names = {call.params.get("name") for call in calls if call is not None}
+    return [name for name in EVERY if name in names]
+
+
+def _run(names: list[str], box: Box, outside: Path, port: int) -> dict[str, Verdict]:
+    """Run a few at a time beside each other; what a busy machine left no time for, once more and alone."""
+    found = {}
+    programs = {name: _program(EVERY[name], outside, port) for name in names}
+    verdicts = run_programs(list(programs.values()), box, LIMITS, WORKERS)
+    for (name, program), verdict in zip(programs.items(), verdicts, strict=True):
+        late = verdict.outcome is Outcome.TIMEOUT and "timeout" not in EVERY[name].outcomes
+        found[name] = run_program(program, box, PATIENT) if late else verdict
+    FOUND[box.name] = found
+    return found
+
+
+def _program(hostile: Hostile, outside: Path, port: int) -> Program:
+    return Program(hostile.source.replace("OUTSIDE", str(outside)).replace("PORT", str(port)), hostile.test)
+
+
+# verdicts by box, for the table of docs/sandbox.md
+FOUND: dict[str, dict[str, Verdict]] = {}
+
+
 @pytest.fixture(scope="module")
 def verdicts(box: Box, outside: Path, port: int, request: pytest.FixtureRequest) -> dict[str, Verdict]:
-    """Of every hostile program, run a few at a time beside each other."""
     before = _judges()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECRET", "hush")
-        sources = [each.source.replace("OUTSIDE", str(outside)) for each in HOSTILE.values()]
-        programs = [Program(source.replace("PORT", str(port)), TEST) for source in sources]
-        found = dict(zip(HOSTILE, run_programs(programs, box, LIMITS, WORKERS), strict=True))
-    if request.config.getoption("capture") == "no":
-        print(_table(box, found))
+        found = _run(_chosen(request), box, outside, port)
     assert _judges() <= before, "processes are left"
     return found
 
 
-def _table(box: Box, found: dict[str, Verdict]) -> str:
-    lines = [f"\n| program ({box.name}) | outcome | detail |", "|---|---|---|"]
-    lines += [f"| {name} | {each.outcome.value} | {each.detail:.70} |" for name, each in found.items()]
-    return "\n".join(lines)
+@pytest.fixture(scope="module")
+def boxless_verdicts(outside: Path, port: int, request: pytest.FixtureRequest) -> dict[str, Verdict]:
+    """Of programs run by root in no box, in a process namespace of the test's own: nobody else is hurt."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: they would end every process of this user")
+
+    def act() -> dict[str, list[Any]]:
+        os.environ["SECRET"] = "hush"
+        found = _run(_chosen(request), Bare(), outside, port)
+        return {name: [each.outcome.value, each.detail, each.seconds] for name, each in found.items()}
+
+    try:
+        said = in_own_namespace(act)
+    except PermissionError as error:
+        pytest.skip(f"no process namespaces on this machine: {error}")
+    found = {
+        name: Verdict(Outcome(outcome), detail, seconds) for name, (outcome, detail, seconds) in said.items()
+    }
+    FOUND["none"] = found
+    return found
 
 
 def _judges() -> set[int]:
@@ -118,11 +212,21 @@ def _judges() -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", _named())
 def test_a_hostile_program_is_contained_and_reported(name: str, verdicts: dict[str, Verdict]) -> None:
-    verdict, expected = verdicts[name], HOSTILE[name]
+    verdict, expected = verdicts[name], EVERY[name]
     assert verdict.outcome.value in expected.outcomes.split(), verdict
     assert expected.detail in verdict.detail
+    assert verdict.seconds < PATIENT.clock_seconds + SPARE_SECONDS
+
+
+@pytest.mark.parametrize("name", _named())
+def test_without_a_box_a_hostile_program_passes_only_with_right_answers(
+    name: str, boxless_verdicts: dict[str, Verdict]
+) -> None:
+    verdict = boxless_verdicts[name]
+    assert not verdict.passed or "passed" in EVERY[name].outcomes.split(), verdict
+    assert verdict.seconds < PATIENT.clock_seconds + SPARE_SECONDS
 
 
 def test_nothing_is_written_outside(verdicts: dict[str, Verdict], outside: Path) -> None:
@@ -286,7 +390,11 @@ DAEMON = HOSTILE["daemon"].source
         ("x = bytearray(1 << 40)\n", "out_of_memory"),
         ("import os\nos._exit(0)\n", "exited"),
         (DAEMON, "passed"),
-        ("import os\nos.kill(os.getppid(), 9)\nwhile True:\n    pass\n", "crashed"),
+        # root's judge has another user than the program
+        (
+            "import os\nos.kill(os.getppid(), 9)\nwhile True:\n    pass\n",
+            "forbidden" if os.geteuid() == 0 else "crashed",
+        ),
     ],
 )
 def test_without_a_sandbox_limits_and_verdicts_remain(source: str, outcome: str) -> None:
@@ -296,3 +404,21 @@ def test_without_a_sandbox_limits_and_verdicts_remain(source: str, outcome: str)
     while not _judges() <= before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _judges() <= before
+
+
+# ------------------------------------------------------------------------------------------------ the table
+
+
+def test_the_table_of_the_docs(request: pytest.FixtureRequest) -> None:
+    """The last of this file: what became of the programs above, printed with -s."""
+    if request.config.getoption("capture") != "no" or not FOUND:
+        pytest.skip("with -s")
+    print(f"\n| program | {' | '.join(f'{name} | s' for name in FOUND)} |\n|{'---|' * (1 + 2 * len(FOUND))}")
+    for name in EVERY:
+        cells = [_cells(found[name]) for found in FOUND.values() if name in found]
+        if cells:
+            print(f"| {name} | {' | '.join(cells)} |")
+
+
+def _cells(verdict: Verdict) -> str:
+    return f"{verdict.outcome.value} | {verdict.seconds:.1f}"

@@ -36,7 +36,7 @@ def test_ema_averages_from_the_second_task_on() -> None:
     (callback,) = method.callbacks(SECOND)
     assert isinstance(callback, EMACallback)
     assert (callback.decay, callback.device) == (0.5, "cpu")
-    assert make_method({"name": "ema", "average_first_task": True}).callbacks(FIRST)
+    assert make_method({"name": "ema", "first_task": True}).callbacks(FIRST)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_ema_averages_from_the_second_task_on() -> None:
     [
         ({"name": "ewc", "lambda": float("inf")}, r"method\.lambda: inf is not the strength"),
         ({"name": "ewc", "decay": 2}, r"method\.decay: 2\.0 is not a fraction"),
-        ({"name": "ewc", "mode": "separate", "decay": 0.5}, r"method\.decay: is 0\.5, and method\.mode is"),
-        ({"name": "ewc", "mode": "offline"}, r"method\.mode: is 'offline'"),
+        ({"name": "ewc", "mode": "separate", "decay": 0.5}, r"method\.decay: is 0\.5, and mode is separate"),
+        ({"name": "ewc", "mode": "offline"}, r"method\.mode: unknown value 'offline'"),
         ({"name": "ewc", "fisher_rows": 0}, r"method\.fisher_rows: is 0"),
         ({"name": "ema", "decay": -1}, r"method\.decay: -1\.0 is not a fraction"),
     ],

@@ -24,7 +24,7 @@ def test_the_loss_form() -> None:
 
 
 def test_the_decoupled_form() -> None:
-    method = make_method({"name": "l2", "decoupled": True, "beta": 0.3, "penalise_first_task": True})
+    method = make_method({"name": "l2", "decoupled": True, "beta": 0.3, "first_task": True})
     (callback,) = method.callbacks(FIRST)
     assert isinstance(callback, PullCallback)
     assert (callback.beta, callback.p, callback.anchor) == (0.3, 0.25, "base")

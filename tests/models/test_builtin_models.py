@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import GPTNeoXForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM
 
+from sfa_hf.config.paths import cache_folder
 from sfa_hf.models import BUILTINS, Recipe, load_model, resolve_model
-from sfa_hf.models.cache import root
 
 FAMILIES = {"pythia": GPTNeoXForCausalLM, "llama": LlamaForCausalLM, "qwen": Qwen2ForCausalLM}
 TEXT = "Ada has 12 pears.\nfor row in rows: print(row + 3) — naïve\t日本 <s>"
@@ -138,11 +138,11 @@ def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("SFA_HF_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert root() == tmp_path / ".cache" / "sfa_hf"
+    assert cache_folder() == tmp_path / ".cache" / "sfa_hf"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert root() == tmp_path / "xdg" / "sfa_hf"
+    assert cache_folder() == tmp_path / "xdg" / "sfa_hf"
     monkeypatch.setenv("SFA_HF_CACHE", str(tmp_path / "own"))
-    assert root() == tmp_path / "own"
+    assert cache_folder() == tmp_path / "own"
 
 
 def test_the_manifest_lists_every_file(cache: Path) -> None:

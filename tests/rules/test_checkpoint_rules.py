@@ -17,7 +17,6 @@ from torch import Tensor
 from sfa_hf.errors import ConfigError
 from sfa_hf.rules import (
     BLOCK,
-    CHECKPOINT_RULES,
     Average,
     Dare,
     Fisher,
@@ -26,6 +25,7 @@ from sfa_hf.rules import (
     TaskArithmetic,
     Ties,
     WiseFT,
+    known_rules,
     merge_state_dicts,
 )
 
@@ -212,9 +212,9 @@ def test_fisher_with_the_same_f_everywhere_is_the_average(
     close(result, beta * theta_o + (1 - beta) * theta)
 
 
-@pytest.mark.parametrize("name", sorted(CHECKPOINT_RULES))
+@pytest.mark.parametrize("name", sorted(known_rules()))
 def test_models_equal_to_each_other_stay(name: str) -> None:
-    rule = CHECKPOINT_RULES[name]()
+    rule = known_rules()[name]()
     theta = torch.randn(50, generator=torch.Generator().manual_seed(0)).double()
     base = theta if rule.needs_base else None
     models = [theta.clone() for _ in range(rule.exactly or 3)]

@@ -257,7 +257,7 @@ def test_a_run_may_begin_with_the_first_task_of_another(runs: Runs, tmp_path: Pa
     "different",
     [
         {"method": {"name": "joint"}},
-        {"method": {"name": "sfa", "merge_first_task": True}},
+        {"method": {"name": "sfa", "first_task": True}},
         {"seed": 1},
         {"evaluation": {"limit": 3}},
     ],

@@ -13,6 +13,12 @@ from torch.utils.cpp_extension import get_default_build_root
 _logger = logging.getLogger(__name__)
 
 
+def build_locks() -> list[Path]:
+    """The locks that lie where ops are built; each is of a build that goes on, or was killed."""
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    return sorted(root.glob("**/lock"))
+
+
 def warn_of_build_locks(training: Mapping[str, Any]) -> None:
     """Name each lock to a run under DeepSpeed: torch waits for it in silence, even if its owner was killed.
 
@@ -22,8 +28,7 @@ def warn_of_build_locks(training: Mapping[str, Any]) -> None:
     """
     if not training.get("deepspeed") and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true":
         return
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    for lock in sorted(root.glob("**/lock")):
+    for lock in build_locks():
         _logger.warning(
             "%s: another process is building or loading this op, or was killed at it: then this one would "
             "wait for ever; delete the file",

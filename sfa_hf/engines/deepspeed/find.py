@@ -26,3 +26,10 @@ def find_deepspeed_engine(model: nn.Module) -> Any | None:
                 if isinstance(value, kind) and value.module is model:
                     return value
     return None
+
+
+def zero_stage(model: nn.Module) -> int:
+    """The ZeRO stage of a model that DeepSpeed trains."""
+    engine = find_deepspeed_engine(model)
+    assert engine is not None
+    return int(engine.zero_optimization_stage())

@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.fp16.fused_optimizer import FP16_Optimizer
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from torch import Tensor, nn
 
+from sfa_hf.engines.deepspeed.find import find_deepspeed_engine, zero_stage
 from sfa_hf.engines.deepspeed.masters import Fragment, MasterEngine, intercept
 
 
@@ -34,8 +37,12 @@ class ReplicatedEngine(MasterEngine):
 class Fp32Zero0Engine(ReplicatedEngine):
     """fp32: the optimizer steps the model's own parameters, so nothing is left to publish."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, engine: Any) -> None:
-        self._engine = engine
+    @classmethod
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
+        return zero_stage(model) == 0 and isinstance(optimizer, torch.optim.Optimizer)
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._engine = find_deepspeed_engine(model)
         stepped = chain.from_iterable(group["params"] for group in optimizer.param_groups)
         masters = [parameter for parameter in stepped if parameter.requires_grad and parameter.numel() > 0]
         super().__init__("zero0", model, masters, optimizer, _one_each(masters))
@@ -59,6 +66,11 @@ class Zero0Engine(ReplicatedEngine):
     the model. They take the norm, return early if it overflowed, and only then unscale and clip:
     ``before_step`` functions run between the two, and the norm is taken again over what they left.
     """
+
+    @classmethod
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
+        del model
+        return type(optimizer) in (FP16_Optimizer, FP16_UnfusedOptimizer)
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
         self._optimizer = optimizer

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from deepspeed.runtime.utils import all_gather_dp_groups
+from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 from torch import Tensor, nn
 
+from sfa_hf.engines.deepspeed.find import zero_stage
 from sfa_hf.engines.deepspeed.masters import Fragment
 from sfa_hf.engines.deepspeed.partitioned import PartitionedEngine
 
@@ -22,9 +24,14 @@ class Zero12Engine(PartitionedEngine):
     that part and all-gathers each group once, exactly as the optimizer's step ends.
     """
 
-    def __init__(self, name: str, model: nn.Module, optimizer: Any) -> None:
+    @classmethod
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
+        del model
+        return type(optimizer) is DeepSpeedZeroOptimizer
+
+    def __init__(self, model: nn.Module, optimizer: Any) -> None:
         super().__init__(
-            name,
+            f"zero{zero_stage(model)}",
             model,
             optimizer,
             optimizer.single_partition_of_fp32_groups,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.distributed as dist
+from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from torch import Tensor, nn
 
 from sfa_hf.engines.deepspeed.masters import Fragment, MasterEngine, intercept, sum_over
@@ -18,6 +19,11 @@ class Bf16Zero1Engine(MasterEngine):
     the norm of all: after an edit the parts are gathered again, one all-gather a parameter group.
     There is no loss scale; ``before_step`` functions also run in a step that a non-finite norm then skips.
     """
+
+    @classmethod
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
+        del model
+        return type(optimizer) is BF16_Optimizer
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
         self._optimizer = optimizer

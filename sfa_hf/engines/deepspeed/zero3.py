@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from torch import nn
 
 from sfa_hf.engines.deepspeed.masters import Fragment
@@ -20,6 +21,11 @@ class Zero3Engine(PartitionedEngine):
     the optimizer's step does before and after its update. The order matters: a parameter gathered before the
     merge would be used as it is by the next forward pass.
     """
+
+    @classmethod
+    def fits(cls, model: nn.Module, optimizer: Any) -> bool:
+        del model
+        return type(optimizer) is DeepSpeedZeroOptimizer_Stage3
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
         super().__init__(

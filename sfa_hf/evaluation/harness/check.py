@@ -45,4 +45,4 @@ def _known(include_path: str | None, *, defaults: bool) -> set[str]:
 
 def _meant(task: str, known: set[str]) -> str:
     alike = [each for each in sorted(known) if task in each][:_MOST_NAMES_SHOWN]
-    return f"known are e.g. {', '.join(alike)}" if alike else nearest(task, known)
+    return f"known are e.g. {', '.join(alike)}" if alike else nearest(task, known, "lm-eval ls tasks")

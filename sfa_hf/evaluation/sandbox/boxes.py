@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,14 @@ from sfa_hf.evaluation.sandbox.view import CODE, ENVIRONMENT, PACKAGE, SCRATCH, 
 INSIDE = Path(__file__).parent / "inside"
 _PROBE_SECONDS = 20.0
 # the judge's imports too: nobody must be able to read the package
-_PROBE = f"import sys; sys.path[0] = {CODE!r}; import {PACKAGE.replace('/', '.')}.judge; print('shut in')"
+_PROBE = """
+import sys; sys.path[0] = {code!r}
+import sfa_hf.evaluation.sandbox.inside.judge as judge
+judge.shut_in(judge.JUDGE, contained={contained})
+print('shut in')
+"""
+# no other folder, whatever PATH says: what runs as bubblewrap is trusted with everything
+_SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin", "/run/current-system/sw/bin")
 _MOST_FOLDER_BYTES = 1 << 20
 
 
@@ -68,8 +75,8 @@ class Bubblewrap:
 
     def command(self, inner: Sequence[str], disk_bytes: int) -> list[str]:
         view = system_view()
-        found = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
-        found += ["--new-session", "--as-pid-1", "--cap-drop", "ALL"]
+        found = [system_bubblewrap() or "bwrap", "--unshare-all", "--unshare-user", "--disable-userns"]
+        found += ["--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
         found += ["--uid", f"{NOBODY}", "--gid", f"{NOBODY}"]
         # first, so that it hides nothing that is shown: an environment may lie in /tmp
         found += ["--size", f"{disk_bytes}", "--tmpfs", SCRATCH]
@@ -90,6 +97,18 @@ class Bubblewrap:
 
     def room(self) -> AbstractContextManager[Room]:
         return nullcontext(Room())
+
+
+@functools.cache
+def system_bubblewrap() -> str | None:
+    """Its absolute path, free of links: a system folder's, which nobody but root can change."""
+    for folder in _SYSTEM_FOLDERS:
+        path = Path(folder, "bwrap").resolve()
+        found = [each.stat() for each in (path, *path.parents)] if path.is_file() else []
+        others = stat.S_IWGRP | stat.S_IWOTH
+        if found and all(each.st_uid == 0 and not each.st_mode & others for each in found):
+            return str(path)
+    return None
 
 
 class Namespaces:
@@ -114,7 +133,10 @@ class Namespaces:
 
 
 class Bare:
-    """No wall: limits and a process group. For machines that cannot do better, on their owner's word."""
+    """No namespaces: limits, a filter of system calls, a session of its own; nobody's rights if this is root.
+
+    For machines that cannot do better, on their owner's word.
+    """
 
     name, contained = "none", False
 
@@ -128,10 +150,13 @@ class Bare:
     def room(self) -> Iterator[Room]:
         """A temporary folder; the code behind a symbolic link, apart from the rest of the package."""
         with TemporaryDirectory(prefix="program-") as name:
+            Path(name).chmod(0o711)  # the program may not be its owner
             scratch, code = Path(name, "scratch"), Path(name, "code", PACKAGE)
             scratch.mkdir()
             code.parent.mkdir(parents=True)
             code.symlink_to(INSIDE)
+            if os.geteuid() == 0:
+                os.chown(scratch, NOBODY, NOBODY)
             yield Room(str(Path(name, "code")), str(scratch), {"HOME": str(scratch), "TMPDIR": str(scratch)})
 
 
@@ -146,20 +171,20 @@ def problem_with(box: Box) -> str | None:
     """Why a box does not work here; None if it does."""
     if sys.platform != "linux":
         return "needs Linux"
-    inner = [interpreter(), "-s", "-S", "-B", "-c", _PROBE]
-    command = box.command(inner, _MOST_FOLDER_BYTES)
-    if shutil.which(command[0]) is None:
-        return f"there is no {command[0]}"
+    if isinstance(box, Bubblewrap) and system_bubblewrap() is None:
+        return "there is no bwrap in a system folder that only root can write to"
     try:
-        done = subprocess.run(  # noqa: S603 - our own command
-            command,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-            **box.options(),
-        )
+        with box.room() as room:
+            probe = _PROBE.format(code=room.code, contained=box.contained)
+            done = subprocess.run(  # noqa: S603 - our own command
+                box.command([interpreter(), "-s", "-S", "-B", "-c", probe], _MOST_FOLDER_BYTES),
+                env=ENVIRONMENT | room.environment,
+                capture_output=True,
+                text=True,
+                timeout=_PROBE_SECONDS,
+                check=False,
+                **box.options(),
+            )
     except (OSError, subprocess.SubprocessError) as error:
         return str(error)
     return None if done.stdout == "shut in\n" else (done.stderr.strip().splitlines() or ["says nothing"])[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.sandbox.boxes import Bare, Box, Bubblewrap, Namespaces, available_box, problem_with
@@ -26,5 +27,13 @@ def box_for(*, allow_unsandboxed: bool) -> Box:
             f"is false, and this machine cannot shut generated programs in: {problems}",
             "install bubblewrap or allow user namespaces; true runs the programs with your own rights",
         )
-    logger.warning("generated programs run with your own rights, in no sandbox: %s", problems)
-    return Bare()
+    bare = Bare()
+    if (problem := problem_with(bare)) is not None:
+        raise ConfigError(
+            "evaluation.allow_unsandboxed_code",
+            f"programs cannot run without a sandbox here either: {problem}",
+            "a kernel with seccomp",
+        )
+    rights = "with nobody's rights" if os.geteuid() == 0 else "with your own rights"
+    logger.warning("generated programs run %s, in no sandbox: %s", rights, problems)
+    return bare

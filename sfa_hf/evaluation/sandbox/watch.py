@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+# of /proc/PID/smaps_rollup: shared pages are divided by those who share them, so that a sum counts each once;
+# of /proc/PID/status, for those who may not read the other: shared pages count once per process
+_PROPORTIONAL = ("Pss_Anon", "Pss_Shmem", "SwapPss")
+_WHOLE = ("RssAnon", "RssShmem", "VmSwap")
 
 
 @dataclass(frozen=True)
@@ -15,18 +17,20 @@ class Usage:
     """Of a tree of processes.
 
     Attributes:
-        processes: how many there are.
-        bytes: memory that they hold in RAM, without what is shared with files.
+        tasks: how many processes and threads there are.
+        bytes: memory that they hold, swapped out or not, without files' pages.
     """
 
-    processes: int
+    tasks: int
     bytes: int
 
 
 def usage(pid: int) -> Usage:
     """What ``pid`` and its descendants use now."""
-    found = [_resident(each) for each in descendants(pid)]
-    return Usage(len(found), sum(found))
+    found = [*descendants(pid)]
+    return Usage(
+        sum(len(_listed(Path(f"/proc/{each}/task"))) for each in found), sum(_held(each) for each in found)
+    )
 
 
 def descendants(pid: int) -> Iterator[int]:
@@ -37,20 +41,24 @@ def descendants(pid: int) -> Iterator[int]:
             yield from descendants(int(child))
 
 
-def _resident(pid: int) -> int:
-    fields = _read(Path(f"/proc/{pid}/statm")).split()
-    return (int(fields[1]) - int(fields[2])) * _PAGE if fields else 0
+def _held(pid: int) -> int:
+    for name, wanted in (("smaps_rollup", _PROPORTIONAL), ("status", _WHOLE)):
+        lines = [line.split() for line in _read(Path(f"/proc/{pid}/{name}")).splitlines()]
+        found = [int(line[1]) << 10 for line in lines if line[0].rstrip(":") in wanted]
+        if found:
+            return sum(found)
+    return 0
 
 
 def _listed(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:
         return []
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:  # it has ended, or may not be looked at
         return ""

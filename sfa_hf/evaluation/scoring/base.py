@@ -61,7 +61,13 @@ class Judged:
 
 
 class Kind(Protocol):
-    """A module of this folder."""
+    """A module of this folder, found by its place; its name is the ``kind`` of a task's scoring.
+
+    Attributes:
+        METRICS: what ``metric`` may be; the first is the default.
+    """
+
+    METRICS: tuple[str, ...]
 
     def ask(self, job: Job) -> Asked[Any]: ...
 

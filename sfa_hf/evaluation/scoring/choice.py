@@ -12,6 +12,8 @@ from sfa_hf.evaluation.scoring.likelihoods import totals
 from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
 
+METRICS = ("accuracy", "f1")
+
 # by what a choice's log-likelihood is divided -> the metric's name
 ACCURACIES = {"none": "accuracy_undivided", "tokens": "accuracy_per_token", "bytes": "accuracy_per_byte"}
 

@@ -21,6 +21,8 @@ from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
 from sfa_hf.tasks.templates import Template
 
+METRICS = ("pass@1",)
+
 # programs given to a process at a time, for each that it runs at once: few wait for the last of them
 _PROGRAMS_A_WORKER = 8
 

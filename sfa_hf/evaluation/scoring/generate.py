@@ -15,6 +15,8 @@ from sfa_hf.evaluation.scoring.base import Asked, Job, Judged
 from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
 
+METRICS = ("exact_match", "f1")
+
 #: What a pattern found in each row's output; None: nothing.
 Found = Sequence[str | None]
 

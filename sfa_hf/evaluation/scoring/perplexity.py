@@ -13,6 +13,8 @@ from sfa_hf.evaluation.scoring.likelihoods import totals
 from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
 
+METRICS = ("nll",)
+
 
 @dataclass(frozen=True)
 class Surprise:

@@ -25,6 +25,8 @@ CONTAINERS: dict[str, Any] = {
 # exact numbers: module of the standard library and class
 NUMBERS = (("decimal", "Decimal"), ("fractions", "Fraction"))
 _INT64 = 1 << 63
+# what the standard library holds that does something when it is imported
+_JOKES = {"antigravity", "this"}
 _CLASSES = frozenset(each for each in vars(builtins).values() if isinstance(each, type))
 
 
@@ -40,7 +42,8 @@ def pack(value: Any, refer: Callable[[Any], Any]) -> Any:
     for kind, say in _SAID:
         if isinstance(value, kind):
             return say(value, refer)
-    if _is_numpy_scalar(value):
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
         return pack(value.item(), refer)
     return _other(value) or refer(value)
 
@@ -100,13 +103,8 @@ def _other(value: Any) -> list[str] | None:
     return None
 
 
-def _is_numpy_scalar(value: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.generic)
-
-
 def _module(name: str) -> types.ModuleType:
-    if name not in sys.stdlib_module_names:
+    if name not in sys.stdlib_module_names - _JOKES:
         raise ValueError(f"{name} is not of the standard library")
     return importlib.import_module(name)
 

@@ -33,7 +33,8 @@ _SYS_MOUNT_SETATTR = 442
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 NOBODY = 65534
-DEVICES = ("null", "zero", "full", "random", "urandom")
+# not /dev/zero: mapped shared, it is memory that belongs to no process
+DEVICES = ("null", "full", "random", "urandom")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

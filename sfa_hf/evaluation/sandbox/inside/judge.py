@@ -8,7 +8,6 @@ values, and a verdict of "passed" needs every assertion of the test to hold for 
 from __future__ import annotations
 
 import builtins
-import ctypes
 import errno
 import json
 import os
@@ -16,36 +15,46 @@ import resource
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
-from sfa_hf.evaluation.sandbox.inside.endings import Ended
+from sfa_hf.evaluation.sandbox.inside.enter import NOBODY
+from sfa_hf.evaluation.sandbox.inside.keeper import keep
 from sfa_hf.evaluation.sandbox.inside.remote import Connection
+from sfa_hf.evaluation.sandbox.inside.walls import PR_SET_DUMPABLE, leave_keyrings, prctl, shut_in
 from sfa_hf.evaluation.sandbox.inside.worker import serve
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36  # linux/prctl.h
+#: Where there is no box, root's judge becomes this user: the program, as nobody, cannot send it signals.
+JUDGE = NOBODY - 1
 #: Written before the program runs: whoever reads no verdict behind it knows that the program is to blame.
 STARTED = b"started\n"
+VERDICT_END = b"\n"
 # what the kernel says to a program that wants more than its sandbox has
 _FORBIDDEN = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL}
 
 
 def main() -> NoReturn:
     """Judge the one program that standard input describes (JSON); the verdict goes to standard output."""
-    _prctl(_PR_SET_DUMPABLE, 0)  # or the program could write to this process's memory
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    contained = os.getpid() == 1
+    prctl(PR_SET_DUMPABLE, 0)  # or the program could write to this process's memory and files
+    if not contained:
+        keep()
+    leave_keyrings()
     verdicts = os.dup(1)
     ours, theirs = socket.socketpair()
     output, printed = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _run_worker(theirs, printed)
+        _run_worker(theirs, printed, contained)
     os.close(printed)
     theirs.close()
     job = json.load(sys.stdin)  # only now: the program's process has no copy of it
-    os.write(verdicts, STARTED)
     sys.path += job["site"]
-    _quiet()
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)  # what a test prints goes nowhere
+    shut_in(JUDGE, contained=contained)
+    os.write(verdicts, STARTED)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # or a program could raise KeyboardInterrupt in the test
     signal.signal(signal.SIGALRM, lambda *_: _end(verdicts, "timeout", f"more than {job['seconds']:g} s"))
     signal.setitimer(signal.ITIMER_REAL, job["seconds"])
     resource.setrlimit(resource.RLIMIT_AS, (job["limits"]["AS"], job["limits"]["AS"]))
@@ -53,20 +62,12 @@ def main() -> NoReturn:
     _end(verdicts, *_judged(connection, job))
 
 
-def _run_worker(channel: socket.socket, output: int) -> NoReturn:
+def _run_worker(channel: socket.socket, output: int, contained: bool) -> NoReturn:
     try:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setsid()
-        serve(channel, output)
+        serve(channel, output, lambda: shut_in(NOBODY, contained=contained))
     finally:
         os._exit(0)
-
-
-def _quiet() -> None:
-    """What a test prints goes nowhere."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
 
 
 def _judged(connection: Connection, job: dict[str, Any]) -> tuple[str, str]:
@@ -74,10 +75,11 @@ def _judged(connection: Connection, job: dict[str, Any]) -> tuple[str, str]:
         names = connection.start(job["program"], job["limits"], job["site"])
         code = compile(job["test"], "<test>", "exec")
         exec(code, _test_names(names))  # noqa: S102 - the task's own test
-    except Ended as ended:
-        return ended.outcome, ended.detail
     except BaseException as error:
-        return _outcome(error), f"{_name(error)}: {error}"
+        if connection.ended is None:
+            return _outcome(error), f"{_name(error)}: {error}"
+    if connection.ended is not None:  # even if the test caught it, as a bare `except:` does
+        return connection.ended.outcome, connection.ended.detail
     return "passed", ""
 
 
@@ -109,7 +111,7 @@ def _outcome(error: BaseException) -> str:
     raised = getattr(error, "program_raised", None)
     if raised is None:
         return "out_of_memory" if isinstance(error, MemoryError) else "failed"
-    if "MemoryError" in raised["bases"]:
+    if "MemoryError" in raised["bases"] or raised["errno"] == errno.ENOMEM:
         return "out_of_memory"
     if raised["type"] == "BlockingIOError" or "start new thread" in raised["message"]:
         return "too_many_processes"
@@ -123,24 +125,5 @@ def _outcome(error: BaseException) -> str:
 def _end(verdicts: int, outcome: str, detail: str) -> NoReturn:
     """Write the verdict and leave; as process 1 of its namespace, everything in it leaves too."""
     signal.setitimer(signal.ITIMER_REAL, 0)
-    os.write(verdicts, json.dumps({"outcome": outcome, "detail": detail[:500]}).encode())
-    if os.getpid() != 1:
-        _sweep()
+    os.write(verdicts, json.dumps({"outcome": outcome, "detail": detail[:500]}).encode() + VERDICT_END)
     os._exit(0)
-
-
-def _sweep() -> None:
-    """Without a namespace: kill the descendants, which come to this process when their parents end."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    for _ in range(100):
-        pids = [int(pid) for pid in children.read_text().split()]
-        if not pids:
-            return
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")

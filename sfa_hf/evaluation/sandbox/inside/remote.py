@@ -72,6 +72,9 @@ class Connection:
         pid: the process.
         most_output: bytes that it may print.
         cpu_seconds: processor time that it has.
+
+    Attributes:
+        ended: why the program will answer no more; None while it may.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Connection:
         self._reader = Reader()
         self._printed = 0
         self._open = {channel.fileno(), output}
+        self.ended: Ended | None = None
 
     def start(self, program: str, limits: dict[str, int | None], site: list[str]) -> dict[str, Any]:
         """Run the program; the names that it defines."""
@@ -103,6 +107,18 @@ class Connection:
         return unpack(reply["value"], self._resolve)
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.ended is not None:
+            raise self.ended
+        try:
+            reply = self._answer_to(request)
+            if "raised" in reply:
+                raise_in_test(reply["raised"])
+        except Ended as ended:
+            self.ended = ended
+            raise
+        return reply
+
+    def _answer_to(self, request: dict[str, Any]) -> dict[str, Any]:
         message = memoryview(framed(request))
         while message:
             _, writable, _ = self._wait([self._channel])
@@ -110,8 +126,6 @@ class Connection:
                 message = message[self._sent(message) :]
         while (reply := self._message()) is None:
             self._wait([])
-        if "raised" in reply:
-            raise_in_test(reply["raised"])
         return reply
 
     def _sent(self, message: memoryview) -> int:

@@ -21,8 +21,14 @@ CHANNEL = 3  # the file descriptor that calls come in on
 MUTABLE = (list, dict, set, bytearray)
 
 
-def serve(channel: socket.socket, output: int) -> None:
-    """Run the program that the first message holds, then answer calls until the judge is gone."""
+def serve(channel: socket.socket, output: int, shut_in: Callable[[], None]) -> None:
+    """Run the program that the first message holds, then answer calls until the judge is gone.
+
+    Args:
+        channel: where the messages come from.
+        output: what the program prints goes there.
+        shut_in: called before the program runs.
+    """
     stream = _only_descriptors(channel, output)
     reader = Reader()
     first = _receive(stream, reader)
@@ -30,11 +36,12 @@ def serve(channel: socket.socket, output: int) -> None:
         return
     sys.path[:1] = []  # the folder of the sandbox's own code
     sys.path += first["site"]
+    shut_in()
     _limit(first["limits"])
     program = _Program()
-    _send(stream, _reply(lambda: program.start(first["program"])))
+    stream.sendall(_reply(lambda: program.start(first["program"])))
     while (request := _receive(stream, reader)) is not None:
-        _send(stream, _reply(lambda: program.answer(request)))
+        stream.sendall(_reply(lambda: program.answer(request)))
 
 
 def _only_descriptors(channel: socket.socket, output: int) -> socket.socket:
@@ -137,7 +144,3 @@ def _receive(stream: socket.socket, reader: Reader) -> Any | None:
             return None
         reader.add(data)
     return message
-
-
-def _send(stream: socket.socket, data: bytes) -> None:
-    stream.sendall(data)

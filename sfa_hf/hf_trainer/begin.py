@@ -1,0 +1,91 @@
+"""What is wrong with a model or a training's arguments is told before the first step, in one line."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainingArguments
+
+from sfa_hf.engines.base import Engine, Shard
+from sfa_hf.errors import ConfigError
+
+_logger = logging.getLogger(__name__)
+
+_FINITE = ("learning_rate", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon")
+
+Trainable = tuple[tuple[str, torch.Size], ...]
+
+
+def refuse_infinite_arguments(args: TrainingArguments) -> None:
+    """Refuse numbers that would make every weight NaN at the first step.
+
+    Raises:
+        ConfigError: names the argument.
+    """
+    for name in _FINITE:
+        value = getattr(args, name, None)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(name, f"is {value}", "a finite number")
+
+
+@torch.no_grad()
+def refuse_infinite_values(engine: Engine, pieces: Iterable[tuple[Shard, Tensor]], key: str) -> None:
+    """Refuse values that are NaN or infinite; a collective call, which fails on all ranks or on none.
+
+    Args:
+        engine: which ranks own distinct shards.
+        pieces: this rank's shards, each with its values: one-dimensional, any dtype and device.
+        key: what the user gave them as.
+
+    Raises:
+        ConfigError: says how many there are, and in which parameters.
+    """
+    wrong: dict[str, int] = {}
+    for shard, values in pieces:
+        # The largest magnitude is NaN or infinite where any value is, and takes no memory.
+        if values.numel() and not torch.isfinite(torch.linalg.vector_norm(values, float("inf"))):
+            wrong[shard.name] = int((~torch.isfinite(values)).sum())
+    local = torch.tensor([sum(wrong.values())], dtype=torch.float64)
+    if count := int(engine.sum_over_shards(local).item()):
+        names = ", ".join(list(wrong)[:3]) or "parameters of another rank"
+        raise ConfigError(key, f"{count} values are NaN or infinite ({names})", "weights that are all finite")
+
+
+def trainable(model: nn.Module) -> Trainable:
+    """Names and full shapes of the parameters that are trained now."""
+    return tuple(
+        (name, getattr(p, "ds_shape", p.shape)) for name, p in model.named_parameters() if p.requires_grad
+    )
+
+
+def refuse_changes(before: Trainable, model: nn.Module, step: int) -> None:
+    """Refuse to go on where parameters were frozen, unfrozen, added or resized after the training began.
+
+    Raises:
+        NotImplementedError: names them and the step.
+    """
+    now = trainable(model)
+    if now != before:
+        changed = sorted({name for name, _ in set(now) ^ set(before)})
+        raise NotImplementedError(
+            f"sfa_hf cannot follow parameters that are frozen, unfrozen, added or resized during training: "
+            f"{', '.join(changed[:3])}{' ...' if len(changed) > 3 else ''} changed before step {step + 1}; "
+            "supported: the same trainable parameters from the first step to the last"
+        )
+
+
+def warn_of_buffers(model: nn.Module) -> None:
+    """Say which saved values are neither averaged nor restored: running statistics, such as BatchNorm's."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    saved = model.state_dict(keep_vars=True)
+    buffers = [name for name, value in saved.items() if name not in parameters and value.is_floating_point()]
+    if buffers:
+        _logger.warning(
+            "%d buffers (%s ...) are left as training makes them: parameters alone are averaged",
+            len(buffers),
+            buffers[0],
+        )
