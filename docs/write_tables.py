@@ -17,9 +17,9 @@ from sfa_hf.config.declared import readable
 from sfa_hf.config.options import Choice
 from sfa_hf.config.tables import Row, markdown, rows
 from sfa_hf.evaluation import EvaluationOptions
+from sfa_hf.hf_trainer.arguments import DEFAULTS, OWNED, RANGES
 from sfa_hf.methods import DEFAULT_METHOD, known_methods
 from sfa_hf.sequence.config import ModelOptions
-from sfa_hf.sequence.training import DEFAULTS, OWNED, RANGES
 from sfa_hf.tasks import DataOptions
 from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
 

@@ -2,7 +2,6 @@ r"""One merge: every shard of this rank, block by block, with the distance to th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from sfa_hf.anchor.rounding import round_stochastically
 from sfa_hf.anchor.surveys import concluded_surveys, training_block
 from sfa_hf.anchor.weighting import Weights
+from sfa_hf.distributed.seeds import seed_from
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.rules import Block as RuleBlock
 from sfa_hf.rules import MergeRule, Survey
@@ -116,10 +116,6 @@ def _write(theta: Tensor, block: Block, seed: tuple[int, ...]) -> None:
     if block.theta.dtype.itemsize >= 4:
         block.theta.copy_(theta)
     else:
-        round_stochastically(theta.float(), block.theta, _generator(block, seed))
-
-
-def _generator(block: Block, seed: tuple[int, ...]) -> torch.Generator:
-    key = repr((seed, block.shard.name, block.shard.offset + block.start)).encode()
-    digest = hashlib.blake2b(key, digest_size=8).digest()
-    return torch.Generator(block.theta.device).manual_seed(int.from_bytes(digest, "little") >> 1)
+        own = seed_from(seed, block.shard.name, block.shard.offset + block.start)
+        generator = torch.Generator(block.theta.device).manual_seed(own)
+        round_stochastically(theta.float(), block.theta, generator)

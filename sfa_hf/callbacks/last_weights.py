@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sfa_hf.files.folders import new_folder
 
 
 class KeepLastWeights(TrainerCallback):
@@ -28,9 +29,6 @@ class KeepLastWeights(TrainerCallback):
         is_last = state.global_step >= state.max_steps or control.should_training_stop
         if not (is_last and state.is_world_process_zero):
             return
-        writing = self._folder.with_name(f"{self._folder.name}.writing")
-        shutil.rmtree(writing, ignore_errors=True)
-        kwargs["model"].save_pretrained(writing)
-        kwargs["processing_class"].save_pretrained(writing)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        writing.rename(self._folder)
+        with new_folder(self._folder) as writing:
+            kwargs["model"].save_pretrained(writing)
+            kwargs["processing_class"].save_pretrained(writing)

@@ -55,21 +55,21 @@ def open_model(source: str, key: str, stack: ExitStack, fisher: str | None = Non
     Raises:
         ConfigError: it is not there, or is an adapter, quantised, pickled or broken.
     """
-    folder = located(source, key)
+    folder = locate(source, key)
     config = _config(folder, key)
     tensors = _tensors(_weight_files(folder, key), key, stack)
     importances = None if fisher is None else _importances(fisher, f"{key}.fisher", stack)
     return SavedModel(key, source, folder, config, tensors, importances)
 
 
-def located(source: str, key: str) -> Path:
+def locate(source: str, key: str) -> Path:
     """Folder of a model."""
     folder = Path(expanded(source, key))
     if folder.is_dir():
         return folder
-    from sfa_hf.checkpoints.remote import fetched  # noqa: PLC0415 - seconds that a local merge saves
+    from sfa_hf.checkpoints.remote import fetch  # noqa: PLC0415 - seconds that a local merge saves
 
-    return fetched(source, key)
+    return fetch(source, key)
 
 
 def _config(folder: Path, key: str) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from sfa_hf.checkpoints.vocabulary import check_tokenizers
 from sfa_hf.config.yaml_files import yaml_text
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import write_atomic
-from sfa_hf.files.safetensors_slices import FLOATS
-from sfa_hf.rules import BLOCK, Survey, conclude_survey
+from sfa_hf.files.safetensors_slices import FLOATS, item_bytes
+from sfa_hf.rules import BLOCK, MergeRule, Survey, conclude_survey
 
 RECIPE_FILE = "merge.yaml"
 
@@ -120,7 +120,7 @@ class _Work:
             if self._recipe.rule.scope == "vector":
                 self._survey_all(pool)
             self._bar.total = self._bar.n + sum(job.numel for job in self._jobs)
-            _all(pool, self._merge, self._jobs)
+            _all(pool, self._do, self._jobs)
 
     def _survey_all(self, pool: ThreadPoolExecutor) -> None:
         """Conclude the one survey of the whole vector."""
@@ -147,50 +147,40 @@ class _Work:
         _all(pool, measure, jobs)
         return totals[0]
 
-    def _merge(self, job: Job) -> None:
+    def _do(self, job: Job) -> None:
         if job.rule is not None and job.merged:
-            self._merge_blocks(job)
+            self._merge(job, job.rule)
         self._copy(job, job.merged)
 
-    def _merge_blocks(self, job: Job) -> None:
-        assert job.rule is not None
+    def _merge(self, job: Job, rule: MergeRule) -> None:
         survey = self._shared
-        if job.rule.scope == "tensor":
-            survey = job.rule.survey(len(job.models), job.merged, job.arithmetic)
+        if rule.scope == "tensor":
+            survey = rule.survey(len(job.models), job.merged, job.arithmetic)
             conclude_survey(survey, job.blocks)
         for block in job.blocks():
-            result = job.rule.merge(block, survey).to(FLOATS[job.dtype])
-            _check_finite(job, result)
+            result = rule.merge(block, survey).to(FLOATS[job.dtype])
+            if not result.sum(dtype=torch.float64).isfinite():
+                problem = f"{job.name} becomes NaN or infinite as {job.dtype}"
+                right = "finite weights, and an option dtype that is wide enough"
+                raise ConfigError("models", problem, right)
             self._files.write(job.name, block.offset * result.element_size(), result)
             self._advance(result.numel())
 
     def _copy(self, job: Job, first: int) -> None:
         """Take entries from ``first`` on from the reference, in the output's dtype."""
-        source = job.reference
-        if job.dtype == source.dtype:
-            self._copy_bytes(job, first)
-            return
-        for begin in range(first, job.numel, BLOCK):
-            data = source.read(begin, min(begin + BLOCK, job.numel)).to(FLOATS[job.dtype])
-            self._files.write(job.name, begin * data.element_size(), data)
-            self._advance(data.numel())
-
-    def _copy_bytes(self, job: Job, first: int) -> None:
-        size = job.reference.nbytes // max(1, job.reference.numel)
+        source, size = job.reference, item_bytes(job.dtype)
         for begin in range(first, job.numel, BLOCK):
             end = min(begin + BLOCK, job.numel)
-            self._files.write(job.name, begin * size, job.reference.read_bytes(begin * size, end * size))
+            if job.dtype == source.dtype:
+                data = source.read_bytes(begin * size, end * size)
+            else:
+                data = source.read(begin, end).to(FLOATS[job.dtype])
+            self._files.write(job.name, begin * size, data)
             self._advance(end - begin)
 
     def _advance(self, entries: int) -> None:
         with self._lock:
             self._bar.update(entries)
-
-
-def _check_finite(job: Job, result: Tensor) -> None:
-    if not result.sum(dtype=torch.float64).isfinite():
-        problem = f"{job.name} becomes NaN or infinite as {job.dtype}"
-        raise ConfigError("models", problem, "finite weights, and an option dtype that is wide enough")
 
 
 def _all(pool: ThreadPoolExecutor, work: Callable[[Job], None], jobs: Sequence[Job]) -> None:

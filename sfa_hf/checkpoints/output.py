@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from math import prod
@@ -17,7 +15,8 @@ from torch import Tensor
 
 from sfa_hf.checkpoints.folder import INDEX
 from sfa_hf.errors import ConfigError
-from sfa_hf.files.atomic import sync_file, sync_folder, write_json
+from sfa_hf.files import folders
+from sfa_hf.files.atomic import write_json
 from sfa_hf.files.safetensors_slices import item_bytes
 
 _PATTERN = "model{suffix}.safetensors"
@@ -36,35 +35,19 @@ def new_folder(out: Path) -> Iterator[Path]:
         ConfigError: ``out`` exists, or cannot be written.
     """
     refuse_existing(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
-    except OSError as error:
-        raise _unwritable(out, error) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            temporary = stack.enter_context(folders.new_folder(out))
+        except OSError as error:
+            raise _unwritable(out, error) from error
         yield temporary
-        _publish(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        refuse_existing(out)  # another merge's, which was quicker
 
 
 def refuse_existing(out: Path) -> None:
     """Raise ConfigError where there is something already."""
     if out.exists() or out.is_symlink():
         raise ConfigError("OUT_DIR", f"{out} exists", "a new folder")
-
-
-def _publish(temporary: Path, out: Path) -> None:
-    for path in temporary.rglob("*"):
-        sync_file(path)
-    temporary.chmod(0o755)  # mkdtemp's is the owner's alone
-    sync_folder(temporary)
-    try:
-        temporary.rename(out)
-    except OSError as error:
-        raise _unwritable(out, error) from error
-    sync_folder(out.parent)
 
 
 def _unwritable(out: Path, error: OSError) -> ConfigError:

@@ -125,7 +125,7 @@ class Plan:
         for model in self._inputs:
             for name in sorted(model.tensors.keys() - self._reference.tensors.keys()):
                 left_out = self._recipe.missing == "copy" or self._recipe.rule_for(name) is None
-                if not (left_out or self._is_tied(self._reference, name)):
+                if not left_out and self._tied(self._reference).get(name) not in self._reference.tensors:
                     raise self._lacks(self._reference, name, model)
 
     def _job(self, name: str, reference: Stored) -> Job:
@@ -139,7 +139,6 @@ class Plan:
         if any(tensor.dtype not in FLOATS for tensor in found):
             self._check_equal(name, found)
             return self._copy(name, reference, reference.shape)
-        shape = self._shape(name, found, reference)
         dtype = _NAMES[self._recipe.dtype] if self._recipe.dtype else reference.dtype
         return Job(
             name,
@@ -148,9 +147,10 @@ class Plan:
             tuple(found[len(found) - len(self._models) :]),
             found[0] if self._base is not None else None,
             tuple(self._importances(name)) if rule.needs_importances else (),
-            shape,
+            self._shape(name, found, reference),
             dtype,
-            _arithmetic([*(tensor.dtype for tensor in found), dtype]),
+            # fp32 where it is wide enough for one rounding to decide, fp64 where anything has 32 bits itself
+            torch.float64 if {"F32", "F64"} & {dtype, *(each.dtype for each in found)} else torch.float32,
         )
 
     def _copied_shape(self, name: str, reference: Stored) -> tuple[int, ...]:
@@ -178,9 +178,6 @@ class Plan:
     def _lacks(self, model: SavedModel, name: str, other: SavedModel) -> ConfigError:
         problem = f"{model.source} has no tensor {name}, which {other.source} has"
         return ConfigError(model.key, problem, "models of one architecture, or missing: copy")
-
-    def _is_tied(self, model: SavedModel, name: str) -> bool:
-        return self._tied(model).get(name) in model.tensors
 
     def _tied(self, model: SavedModel) -> dict[str, str]:
         if model.key not in self._tied_names:
@@ -215,21 +212,14 @@ class Plan:
         for model in self._models:
             assert model.importances is not None
             own = self._find(model, name)
-            stored = model.importances.get(name) or model.importances.get(self._tied_alias(model, name))
+            alias = name if name in model.tensors else self._tied(model)[name]
+            stored = model.importances.get(name) or model.importances.get(alias)
             if stored is None:
                 raise ConfigError(f"{model.key}.fisher", f"has no tensor {name}", "one for every parameter")
             if own is None or stored.shape != own.shape or stored.dtype not in FLOATS:
                 problem = f"has {name} as {stored.dtype} of shape {list(stored.shape)}"
                 raise ConfigError(f"{model.key}.fisher", problem, "floats of the parameter's shape")
             yield stored
-
-    def _tied_alias(self, model: SavedModel, name: str) -> str:
-        return name if name in model.tensors else self._tied(model)[name]
-
-
-def _arithmetic(dtypes: Sequence[str]) -> torch.dtype:
-    """fp32 where it is wide enough for one rounding to decide, fp64 where anything has 32 bits itself."""
-    return torch.float64 if {"F32", "F64"} & set(dtypes) else torch.float32
 
 
 def _one_arithmetic(jobs: list[Job]) -> list[Job]:

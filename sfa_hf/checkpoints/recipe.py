@@ -190,10 +190,6 @@ def _check_inputs(rule: MergeRule, sections: Sections, models: tuple[ModelEntry,
             raise ConfigError(f"models.{i}.fisher", "is missing", f"{name} weighs by it: {{path, fisher}}")
         if not rule.needs_importances and model.fisher is not None:
             raise ConfigError(f"models.{i}.fisher", f"is not read by {name}", "the rule fisher")
-    _check_config_from(sections, models)
-
-
-def _check_config_from(sections: Sections, models: tuple[ModelEntry, ...]) -> None:
     known = [*filter(None, [sections.base]), *(model.path for model in models)]
     if sections.config_from is not None and sections.config_from not in known:
         raise ConfigError("config_from", f"{sections.config_from} is none of the models", ", ".join(known))

@@ -13,7 +13,7 @@ from sfa_hf.models import resolve_model
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
 
-def fetched(name: str, key: str) -> Path:
+def fetch(name: str, key: str) -> Path:
     """Folder of a built-in model, or of a Hub id's files in the local cache, downloaded where they are not.
 
     Raises:

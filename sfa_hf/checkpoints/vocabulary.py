@@ -32,7 +32,8 @@ def check_tokenizers(models: Sequence[SavedModel]) -> None:
     Raises:
         ConfigError: names the first id that is not.
     """
-    known = [(model, text) for model in models if (text := _tokenizer_json(model)) is not None]
+    files = [(model, model.folder / "tokenizer.json") for model in models]
+    known = [(model, file.read_bytes()) for model, file in files if file.is_file()]
     if len({text for _, text in known}) < 2:
         return
     (first, text), *others = known
@@ -48,23 +49,15 @@ def check_tokenizers(models: Sequence[SavedModel]) -> None:
             raise ConfigError(model.key, problem, "models with one tokenizer, or tokenizer: any")
 
 
-def _tokenizer_json(model: SavedModel) -> bytes | None:
-    path = model.folder / "tokenizer.json"
-    return path.read_bytes() if path.is_file() else None
-
-
 def _tokens(text: bytes, model: SavedModel) -> dict[int, str]:
     try:
         values = json.loads(text)
         vocabulary = values["model"]["vocab"]
-        pairs = vocabulary.items() if isinstance(vocabulary, dict) else _unigrams(vocabulary)
-        tokens = {id_: token for token, id_ in pairs}
+        if isinstance(vocabulary, dict):
+            tokens = {id_: token for token, id_ in vocabulary.items()}
+        else:  # a Unigram model's: tokens with their scores; the place in the list is the id
+            tokens = {id_: entry[0] for id_, entry in enumerate(vocabulary)}
         return tokens | {each["id"]: each["content"] for each in values.get("added_tokens", [])}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         path = model.folder / "tokenizer.json"
         raise ConfigError(model.key, f"{path} is not a tokenizer ({error!r})", "an unbroken file") from error
-
-
-def _unigrams(vocabulary: list[list[Any]]) -> list[tuple[str, int]]:
-    """A Unigram model lists tokens with their scores; the place in the list is the id."""
-    return [(entry[0], id_) for id_, entry in enumerate(vocabulary)]

@@ -27,10 +27,10 @@ from sfa_hf.correction import Mismatch, correct, feature_mismatch
 from sfa_hf.correction.correct import LEARNING_RATE
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions, check_tasks, evaluate_task
-from sfa_hf.evaluation.table import aligned
 from sfa_hf.files.atomic import write_json
+from sfa_hf.hf_trainer.arguments import read_training
 from sfa_hf.models import load_model
-from sfa_hf.sequence.training import checked_training
+from sfa_hf.reports.table import aligned
 from sfa_hf.tasks import DataOptions, Task, encode
 from sfa_hf.tasks.named import named_tasks
 
@@ -96,7 +96,7 @@ def run(merged: str, out_dir: str, overrides: dict[str, Any]) -> None:
         raise ConfigError("OUT_DIR", f"{out} exists", "a new folder")
     check_writable("OUT_DIR", out)
     options = validated(Options, overrides)
-    options = options.model_copy(update={"training": checked_training(options.training)})
+    options = options.model_copy(update={"training": read_training(options.training)})
     tasks = named_tasks([options.task, *options.past], options.data.dir)
     tasks[0].check()
     for task in tasks[1:]:
@@ -162,4 +162,4 @@ def _table(before: dict[str, dict[str, float]], after: dict[str, dict[str, float
         (name, *(f"{each[name][key]:.4f}" for key in values for each in (before, after)))
         for name, values in before.items()
     ]
-    return aligned([header, *lines])
+    return "\n".join(aligned([header, *lines]))

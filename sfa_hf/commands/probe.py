@@ -21,8 +21,8 @@ from sfa_hf.commands.sections import data_section, evaluation_section
 from sfa_hf.config.cli import is_first_process
 from sfa_hf.config.paths import check_writable
 from sfa_hf.config.pydantic_errors import validated
-from sfa_hf.evaluation.table import aligned
 from sfa_hf.probing import ProbeOptions, run_probe
+from sfa_hf.reports.table import aligned
 
 FOLDER = "runs/probe"
 
@@ -56,7 +56,7 @@ def _table(found: dict[str, Any]) -> str:
         [key, *(f"{each['tasks'][task][what]:.4f}" for task in tasks for what in ("loss", "score"))]
         for key, each in rows
     ]
-    return aligned([header, *lines])
+    return "\n".join(aligned([header, *lines]))
 
 
 def _place(point: dict[str, Any]) -> tuple[str, float]:

@@ -10,9 +10,9 @@ from transformers.training_args import OptimizerNames
 
 from sfa_hf.commands.listing import Key, Section, first_line, keys_of
 from sfa_hf.evaluation import EvaluationOptions
+from sfa_hf.hf_trainer.arguments import DEFAULTS, OWNED
 from sfa_hf.methods import DEFAULT_METHOD, known_methods
 from sfa_hf.sequence.config import Sections
-from sfa_hf.sequence.training import DEFAULTS, OWNED
 from sfa_hf.tasks import DataOptions
 
 _OF_A_SECTION = ("method", "training", "evaluation", "data")

@@ -26,7 +26,11 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield ours
     finally:
         if lock.is_locked and not folder.exists():
-            _leave_nothing(Path(lock.lock_file), folder)
+            # a run that was refused writes nothing: its folder's parents go too if they are empty
+            Path(lock.lock_file).unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.parent.rmdir()
+                folder.parent.parent.rmdir()
         lock.release()
 
 
@@ -37,11 +41,3 @@ def _acquired(lock: FileLock) -> bool:
     except Timeout:
         return False
     return True
-
-
-def _leave_nothing(lock_file: Path, folder: Path) -> None:
-    """A run that was refused writes nothing: its folder's parents go too if they are empty."""
-    lock_file.unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.parent.rmdir()
-        folder.parent.parent.rmdir()

@@ -65,19 +65,19 @@ def _expanded(key: str, spec: str | Mapping[str, Any], defaults: Mapping[str, An
     if "name" not in given:
         raise ConfigError(f"{key}.name", "is missing", f"known: {', '.join(sorted(known_methods()))}")
     label = given.pop("label", None)
+    if label is not None and not (isinstance(label, str) and _LABEL.fullmatch(label)):
+        right = "letters, digits and . _ + -"
+        raise ConfigError(f"{key}.label", f"{label!r} cannot name a folder", right)
     name = given.pop("name")
+    below = dict(defaults) if defaults.get("name", DEFAULT_METHOD) == name else {}
     grid = {option: _values(f"{key}.{option}", str(name), option, value) for option, value in given.items()}
     varying = [option for option, values in grid.items() if len(values) > 1]
     named = varying if label is not None else list(grid)
     for values in itertools.product(*grid.values()):
-        options = {"name": name, **_defaults(name, defaults), **dict(zip(grid, values, strict=True))}
+        options = {"name": name, **below, **dict(zip(grid, values, strict=True))}
         method = make_method(options, key)
-        first = str(name) if label is None else _checked_label(f"{key}.label", label)
+        first = label or str(name)
         yield Entry(key, "-".join([first, *(_part(option, method) for option in named)]), options, method)
-
-
-def _defaults(name: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(defaults) if defaults.get("name", DEFAULT_METHOD) == name else {}
 
 
 def _values(key: str, name: str, option: str, value: Any) -> list[Any]:
@@ -103,12 +103,6 @@ def _is_list_option(name: str, option: str, value: list[Any]) -> bool:
     return True
 
 
-def _checked_label(key: str, label: Any) -> str:
-    if not isinstance(label, str) or not _LABEL.fullmatch(label):
-        raise ConfigError(key, f"{label!r} cannot name a folder", "letters, digits and . _ + -")
-    return label
-
-
 def _part(option: str, method: Method) -> str:
     """The option and its value, as a label has it: beta0.25, p1, decoupled, no_decoupled."""
     value = {**method.model_dump(), **method.model_dump(by_alias=True)}[option]
@@ -116,9 +110,7 @@ def _part(option: str, method: Method) -> str:
         return option if value else f"no_{option}"
     text = f"{value:.17g}" if isinstance(value, float) and value.is_integer() else str(value)
     plain = _NOT_IN_LABELS.sub("_", text)
-    return f"{option}{plain}" if plain == text else f"{option}{plain}.{_digest(text)}"
-
-
-def _digest(text: str) -> str:
-    """Tells apart values, such as patterns, that look alike without their special characters."""
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
+    if plain == text:
+        return f"{option}{text}"
+    # values, such as patterns, that look alike without their special characters
+    return f"{option}{plain}.{hashlib.sha256(text.encode()).hexdigest()[:6]}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import sem, t
 
 CONFIDENCE = 0.95
 
@@ -39,7 +38,7 @@ def t_interval(values: Mapping[int, float]) -> Interval:
     mean = float(sample.mean())
     if count < 2:
         return Interval(mean, None, None, dict(values))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1) * sample.std(ddof=1)) / math.sqrt(count)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1) * sem(sample))
     return Interval(mean, mean - half, mean + half, dict(values))
 
 

@@ -12,11 +12,11 @@ from sfa_hf.comparison.writing import write_comparison
 from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError, Preempted
 from sfa_hf.files.atomic import no_room
+from sfa_hf.hf_trainer.arguments import training_arguments
+from sfa_hf.hf_trainer.preemption import Preemption
 from sfa_hf.sequence import run_sequence
 from sfa_hf.sequence.borrowing import borrow_first_task
-from sfa_hf.sequence.preemption import Preemption
 from sfa_hf.sequence.runner import joined_processes
-from sfa_hf.sequence.training import training_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,10 @@ def carry_out(plan: Plan) -> None:
     """
     preemption = Preemption()
     with preemption.heard():
-        _join(plan)
+        # the process group starts as the runs will start it: the first question to all comes before them
+        config = plan.runs[0].config
+        training_arguments(config.training[0], config.output_dir, config.seed)
+        joined_processes()
         failed = _carry_out_runs(plan, preemption)
         _report(plan)
     if failed:
@@ -47,28 +50,23 @@ def carry_out(plan: Plan) -> None:
         raise ConfigError(str(run), told, "the others are in the report; the same command tries these again")
 
 
-def _join(plan: Plan) -> None:
-    """Start the process group as the runs will: the first question to all processes comes before them."""
-    config = plan.runs[0].config
-    training_arguments(config.training[0], config.output_dir, config.seed)
-    joined_processes()
-
-
 def _carry_out_runs(plan: Plan, preemption: Preemption) -> list[tuple[PlannedRun, str]]:
     """The runs that failed, each with what it failed with."""
     failed: list[tuple[PlannedRun, str]] = []
+    done = _finished(plan)
     for index, run in enumerate(plan.runs, start=1):
         if preemption.asked:
             raise Preempted("stopped by SIGTERM between two runs")
-        done = _finished(plan)
         logger.info("run %d of %d: %s%s", index, len(plan.runs), run, _expected(plan, done))
         with claimed(run.config.output_dir) as ours:
             if not ours:
                 logger.info("%s: another launch is at it; left to it", run)
             elif (problem := _problem_of(run, plan)) is not None:
                 failed.append((run, problem))
-        if index < len(plan.runs) and (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
-            _report(plan)
+        if (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
+            done = _finished(plan)
+            if index < len(plan.runs):
+                _report(plan)
     return failed
 
 
@@ -124,13 +122,10 @@ def _expected(plan: Plan, done: tuple[FoundRun, ...]) -> str:
     left = sum((run.label, run.seed) not in names for run in plan.runs)
     if not done or not left:
         return ""
-    each = sum(_seconds(run.results["cost"]) for run in done) / len(done)
+    spent = (run.results["cost"].get(part, 0.0) for run in done for part in ("train_seconds", "eval_seconds"))
+    each = sum(spent) / len(done)
     rest = f"{_duration(left * each)} for the {left} left"
     return f" (about {_duration(each)} a run by the {len(done)} done, {rest})"
-
-
-def _seconds(cost: dict[str, float]) -> float:
-    return cost.get("train_seconds", 0.0) + cost.get("eval_seconds", 0.0)
 
 
 def _duration(seconds: float) -> str:

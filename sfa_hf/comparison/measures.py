@@ -49,9 +49,13 @@ def measures(
     if not apart:
         found |= {key: results["summary"][key] for key in ("forgetting", "backward_transfer")}
     if single is not None:
-        found["retention"] = _retention(scores[0], final, _learned(single["scores"]))
+        pasts = list(zip(scores[0], final, _learned(single["scores"]), strict=True))[:-1]
+        found["retention"] = _mean(
+            [(end - base) / (alone - base) for base, end, alone in pasts if alone > base]
+        )
     if (reference := joint or single) is not None and reference is not results:
-        found["intransigence"] = _shortfall(_learned(reference["scores"]), _learned(scores))
+        learned = zip(_learned(reference["scores"]), _learned(scores), strict=True)
+        found["intransigence"] = _mean([theirs - ours for theirs, ours in learned])
     costs = ("train_seconds", "extra_bytes", "stored_bytes")
     found |= {key: results["cost"].get(key) for key in costs}
     return {key: value for key, value in found.items() if value is not None}
@@ -60,15 +64,6 @@ def measures(
 def _learned(scores: Scores) -> list[float]:
     """Each task's score right after its training."""
     return [row[index] for index, row in enumerate(scores[1:])]
-
-
-def _retention(before: Sequence[float], final: Sequence[float], alone: Sequence[float]) -> float | None:
-    pasts = list(zip(before, final, alone, strict=True))[:-1]
-    return _mean([(end - base) / (single - base) for base, end, single in pasts if single > base])
-
-
-def _shortfall(reference: Sequence[float], learned: Sequence[float]) -> float | None:
-    return _mean([theirs - ours for theirs, ours in zip(reference, learned, strict=True)])
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,15 @@ def load_plan(path: str, overrides: Mapping[str, Any]) -> Plan:
     entries = expand(keys.methods, method if isinstance(method, Mapping) else {})
     runs = tuple(_runs(values, folders, entries, keys.seeds))
     output_dir = runs[0].config.output_dir.parents[1]
-    _check_folder(output_dir)
-    check_labels(
-        output_dir, {entry.label: entry.method.model_dump(mode="json", by_alias=True) for entry in entries}
-    )
-    _check_reference(keys.reference, {entry.label for entry in entries}, output_dir)
+    check_writable("output_dir", output_dir)
+    if (output_dir / "config.yaml").exists():
+        problem = f"{output_dir} is the folder of a single run"
+        raise ConfigError("output_dir", problem, "a folder for the comparison, e.g. output_dir=runs/compare")
+    methods = {entry.label: entry.method.model_dump(mode="json", by_alias=True) for entry in entries}
+    check_labels(output_dir, methods)
+    if keys.reference not in (None, *methods) and not (output_dir / str(keys.reference)).is_dir():
+        problem = f"no method is labelled {keys.reference!r}"
+        raise ConfigError("reference", problem, nearest(str(keys.reference), methods))
     return Plan(output_dir, runs, keys.reference)
 
 
@@ -144,23 +148,12 @@ def _keys(values: Mapping[str, Any]) -> Keys:
 def _runs(
     values: Mapping[str, Any], folders: list[Path], entries: list[Entry], seeds: list[int]
 ) -> Iterator[PlannedRun]:
-    # its errors name keys of the whole config
-    whole = make_config({**values, "method": entries[0].options}, folders)
-    output_dir = whole.output_dir
+    # its errors name keys of the whole config, and its tasks serve all runs: their rows are read once
+    shared = make_config({**values, "method": entries[0].options}, folders)
+    output_dir = shared.output_dir
     for seed in seeds:
         for entry in entries:
             folder = output_dir / entry.label / f"seed-{seed}"
             own = {"method": entry.options, "seed": seed, "output_dir": str(folder)}
-            yield PlannedRun(entry.label, seed, make_config({**values, **own}, folders))
-
-
-def _check_folder(output_dir: Path) -> None:
-    check_writable("output_dir", output_dir)
-    if (output_dir / "config.yaml").exists():
-        problem = f"{output_dir} is the folder of a single run"
-        raise ConfigError("output_dir", problem, "a folder for the comparison, e.g. output_dir=runs/compare")
-
-
-def _check_reference(reference: str | None, labels: set[str], output_dir: Path) -> None:
-    if reference is not None and reference not in labels and not (output_dir / reference).is_dir():
-        raise ConfigError("reference", f"no method is labelled {reference!r}", nearest(reference, labels))
+            config = make_config({**values, **own}, folders)
+            yield PlannedRun(entry.label, seed, replace(config, tasks=shared.tasks))

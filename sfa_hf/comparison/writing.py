@@ -49,8 +49,9 @@ def comparison(found: Found, labels: Sequence[str], reference: str) -> dict[str,
         labels: of methods, in the order of the tables.
         reference: label of the method that the others are compared with, which need not be there.
     """
-    by_label: dict[str, dict[int, FoundRun]] = {}
-    for run in sorted(found.runs, key=lambda run: _place(run, labels)):
+    there = {run.label for run in found.runs}
+    by_label: dict[str, dict[int, FoundRun]] = {label: {} for label in labels if label in there}
+    for run in sorted(found.runs, key=lambda run: (run.label, run.seed)):
         by_label.setdefault(run.label, {})[run.seed] = run
     figures = _all_figures(by_label)
     first = found.runs[0].results
@@ -66,15 +67,15 @@ def comparison(found: Found, labels: Sequence[str], reference: str) -> dict[str,
             _method(label, runs, figures[label], figures.get(reference, {}))
             for label, runs in by_label.items()
         ],
-        "curves": [_curve(run) for run in found.runs if _has_a_curve(run)],
+        # scored in training, one task after another: the references' steps are others
+        "curves": [
+            _curve(run)
+            for run in found.runs
+            if run.results.get("curve") and run.results["method"]["name"] not in (APART, TOGETHER)
+        ],
         "unfinished": list(found.unfinished),
         "others": list(found.others),
     }
-
-
-def _place(run: FoundRun, labels: Sequence[str]) -> tuple[int, str, int]:
-    place = labels.index(run.label) if run.label in labels else len(labels)
-    return place, run.label, run.seed
 
 
 def _all_figures(by_label: Mapping[str, Mapping[int, FoundRun]]) -> dict[str, Figures]:
@@ -143,11 +144,6 @@ def _method(label: str, runs: Mapping[int, FoundRun], figures: Figures, referenc
 def figures_of(values: Figures) -> dict[str, Any]:
     """Means and intervals of numbers given by name and seed, as in comparison.json."""
     return {name: asdict(t_interval(by_seed)) for name, by_seed in values.items()}
-
-
-def _has_a_curve(run: FoundRun) -> bool:
-    """Whether it was scored in training, one task after another: the references' steps are others."""
-    return bool(run.results.get("curve")) and run.results["method"]["name"] not in (APART, TOGETHER)
 
 
 def _curve(run: FoundRun) -> dict[str, Any]:

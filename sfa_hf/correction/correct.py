@@ -91,26 +91,28 @@ def correct(
     """
     if len(rows) == 0:
         raise ConfigError("rows", "is empty", "the training rows of the current task")
-    if parameters is None:
-        _refuse_adapters(model)
+    if parameters is None and hasattr(model, "peft_config"):
+        problem = "has adapters, and PEFT would save only them after a correction"
+        right = "a model with merged adapters (merge_and_unload), or parameters= that names adapters"
+        raise ConfigError("model", problem, right)
     chosen = select(model, default_parameters(model, layer) if parameters is None else parameters)
-    right = _found(model, teacher)
+    target = _load_teacher(model, teacher)
     arguments = _arguments(output_dir, learning_rate, training)
     trainer = _Corrector(model, arguments, train_dataset=cast("Any", rows), data_collator=collator(tokenizer))
     _refuse_shards(trainer)
-    trainer.aim(right, loss, layer)
+    trainer.aim(target, loss, layer)
 
-    def measured() -> Mismatch | None:
+    def mismatch() -> Mismatch | None:
         if heldout is None:
             return None
-        right.to(next(model.parameters()).device)
+        target.to(next(model.parameters()).device)
         size = arguments.per_device_eval_batch_size
-        return feature_mismatch(model, right, cast("Any", heldout), tokenizer, layer=layer, batch_size=size)
+        return feature_mismatch(model, target, cast("Any", heldout), tokenizer, layer=layer, batch_size=size)
 
-    before = measured()
-    with _only_trained(model, chosen), _evaluating(model, right):
+    before = mismatch()
+    with _only_trained(model, chosen), _evaluating(model, target):
         trainer.train()
-    return Correction(tuple(chosen), before, measured(), trainer.state.global_step)
+    return Correction(tuple(chosen), before, mismatch(), trainer.state.global_step)
 
 
 class _Corrector(Trainer):
@@ -165,13 +167,7 @@ def _refuse_shards(trainer: Trainer) -> None:
         raise NotImplementedError(f"sfa_hf cannot correct features under {name}; supported: {supported}")
 
 
-def _refuse_adapters(model: nn.Module) -> None:
-    if hasattr(model, "peft_config"):
-        right = "a model with merged adapters (merge_and_unload), or parameters= that names adapters"
-        raise ConfigError("model", "has adapters, and PEFT would save only them after a correction", right)
-
-
-def _found(model: nn.Module, teacher: nn.Module | str | PathLike[str]) -> nn.Module:
+def _load_teacher(model: nn.Module, teacher: nn.Module | str | PathLike[str]) -> nn.Module:
     if isinstance(teacher, nn.Module):
         found = teacher
     else:

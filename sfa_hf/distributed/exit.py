@@ -82,17 +82,12 @@ def _workers() -> dict[str, str]:
     """Return state and switch counts of gloo's worker threads by thread id."""
     found = {}
     for thread in _THREADS.glob("*"):
-        status = _status(thread)
+        try:
+            status = (thread / "status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            continue
         if status and status[0].split()[-1] == _GLOO_WORKER:
             found[thread.name] = " ".join(
                 line for line in status if line.startswith(("State", "volun", "nonvol"))
             )
     return found
-
-
-def _status(thread: Path) -> list[str]:
-    """Return the lines of a thread's status, or none if it has ended since it was listed."""
-    try:
-        return (thread / "status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -23,11 +25,7 @@ def padded(
     sequences: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, both [batch, longest] and int64; padding on ``side`` is masked out."""
-    longest = max(len(sequence) for sequence in sequences)
-    ids = torch.full((len(sequences), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        where = slice(longest - len(sequence), longest) if side == "left" else slice(0, len(sequence))
-        ids[row, where] = torch.tensor(sequence, dtype=torch.long)
-        mask[row, where] = 1
+    rows = [torch.tensor(sequence, dtype=torch.long) for sequence in sequences]
+    pad = partial(pad_sequence, batch_first=True, padding_side=side)
+    ids, mask = pad(rows, padding_value=pad_id), pad([torch.ones_like(row) for row in rows])
     return ids.to(device), mask.to(device)

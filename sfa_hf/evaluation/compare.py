@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import bootstrap
 
 from sfa_hf.evaluation.statistics import BOOTSTRAP_SEED, mean_stderr
 
 COMPARISON_RESAMPLES = 10_000  # a 2.5 % quantile then rests on 250 resamples
+_BATCH = 100  # resamples drawn at a time: all of them together would be 10,000 times the rows
 
 Record = Mapping[str, Any]
 
@@ -28,7 +30,7 @@ class Difference:
         low: 2.5 % quantile of the bootstrap over rows.
         high: 97.5 % quantile.
         p_value: two-sided, of no difference: twice the smaller share of resamples on either side of 0, each
-            share counted with one resample more than were drawn, so that it is never 0.
+            share counted with one resample more than were drawn, so that it is never 0. 1 for a single row.
         rows: how many.
     """
 
@@ -102,7 +104,7 @@ def paired_difference(before: Sequence[Record], after: Sequence[Record]) -> Diff
         stderr=mean_stderr(changes.tolist()),
         low=float(low),
         high=float(high),
-        p_value=min(1.0, 2 * (one_side + 1) / (COMPARISON_RESAMPLES + 1)),
+        p_value=min(1.0, 2 * (one_side + 1) / (len(means) + 1)),
         rows=len(changes),
     )
 
@@ -139,15 +141,18 @@ def chance_level(records: Sequence[Record]) -> float:
 
 
 def _resampled_means(values: np.ndarray) -> np.ndarray:
-    """Means of resamples with replacement: [COMPARISON_RESAMPLES]."""
-    random = np.random.default_rng(BOOTSTRAP_SEED)
-    # one resample at a time: all index tables together would be 10,000 times the rows
-    return np.array(
-        [
-            values[random.integers(0, len(values), size=len(values))].mean()
-            for _ in range(COMPARISON_RESAMPLES)
-        ]
+    """Means of resamples with replacement: [COMPARISON_RESAMPLES], or the one mean of a single row."""
+    if len(values) == 1:
+        return values
+    found = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=COMPARISON_RESAMPLES,
+        batch=_BATCH,
+        method="percentile",
+        rng=np.random.default_rng(BOOTSTRAP_SEED),
     )
+    return found.bootstrap_distribution
 
 
 def _pairs(before: Sequence[Record], after: Sequence[Record]) -> list[tuple[float, float]]:

@@ -59,14 +59,12 @@ def greedy_answers(
         logits_processor=LogitsProcessorList([choose(prompt_length)] if choose else []),
         synced_gpus=live.sharded,
     )
-    rows = generated[:, prompt_length:].tolist()
-    return [_text(prompt, row, live, stop) for prompt, row in zip(prompts, rows, strict=True)]
-
-
-def _text(prompt: Sequence[int], generated: Sequence[int], live: LiveModel, stop: Sequence[str]) -> str:
-    """Text up to the first end token or stop string; what ``generate`` put behind it is cut off."""
-    answer = list(takewhile(lambda token: token not in live.end_ids, generated))
-    return cut_at(continuation(live.tokenizer, prompt, answer), stop)
+    answers = []
+    for prompt, row in zip(prompts, generated[:, prompt_length:].tolist(), strict=True):
+        # up to the first end token or stop string: what ``generate`` put behind it is cut off
+        tokens = list(takewhile(lambda token: token not in live.end_ids, row))
+        answers.append(cut_at(continuation(live.tokenizer, prompt, tokens), stop))
+    return answers
 
 
 def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], answer: Sequence[int]) -> str:

@@ -31,7 +31,7 @@ def generation_prompts(
         raise ConfigError(f"{task}.scoring.max_new_tokens", problem, f"fewer than {live.context}")
     whole = _prompts(task, rows, live, encoding)
     prompts = [cut_left(prompt, room, live.tokenizer.bos_token_id) for prompt in whole]
-    return prompts, _shorter(prompts, whole)
+    return prompts, sum(len(kept) < len(all_) for kept, all_ in zip(prompts, whole, strict=True))
 
 
 def continuations(
@@ -51,7 +51,9 @@ def continuations(
     for row, prompt, texts in zip(rows, whole, targets, strict=True):
         ids = target_ids(texts, live.tokenizer, eos=False)
         longest = max(map(len, ids))
-        _check_fits(task, row, longest, live.context)
+        if live.context is not None and longest >= live.context:
+            problem = f"row {row.index} has a target of {longest} tokens, and the model reads {live.context}"
+            raise ConfigError(f"{task}.heldout", problem, "shorter rows, e.g. by max_chars")
         # all of a row's choices follow the same prompt, so that they compete on equal terms
         kept = cut_left(prompt, max(limit - longest, 1), bos)
         cut += len(kept) < len(prompt)
@@ -73,13 +75,3 @@ def _start(task: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
             f"{task}.prompt", "is empty, and the tokenizer has no BOS or EOS token", "some text"
         )
     return found[:1]
-
-
-def _check_fits(task: str, row: Row, tokens: int, context: int | None) -> None:
-    if context is not None and tokens >= context:
-        problem = f"row {row.index} has a target of {tokens} tokens, and the model reads {context}"
-        raise ConfigError(f"{task}.heldout", problem, "shorter rows, e.g. by max_chars")
-
-
-def _shorter(kept: Sequence[list[int]], whole: Sequence[list[int]]) -> int:
-    return sum(len(a) < len(b) for a, b in zip(kept, whole, strict=True))

@@ -18,7 +18,7 @@ def progress_bar(task: str, rows: int, wanted: bool | None) -> tqdm:
     return tqdm(total=rows, desc=task, unit="sequence", leave=False, disable=hidden if rank() == 0 else True)
 
 
-def shared(
+def run_shared(
     batches: Sequence[Batch],
     run: Callable[[Batch], Sequence[Result]],
     *,
@@ -45,13 +45,9 @@ def shared(
         elif in_step:
             run(batches[-1])
         bar.update(sum(len(batch) for batch in batches[start : start + world_size()]))
-    everyones = _everyones(found)
+    everyones = found
+    if world_size() > 1:
+        parts: list[dict[int, Result]] = [{} for _ in range(world_size())]
+        dist.all_gather_object(parts, found)
+        everyones = {index: result for part in parts for index, result in part.items()}
     return [everyones[index] for index in range(sum(len(batch) for batch in batches))]
-
-
-def _everyones(found: dict[int, Result]) -> dict[int, Result]:
-    if world_size() == 1:
-        return found
-    parts: list[dict[int, Result]] = [{} for _ in range(world_size())]
-    dist.all_gather_object(parts, found)
-    return {index: result for part in parts for index, result in part.items()}

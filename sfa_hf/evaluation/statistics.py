@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import sem
 
 RESAMPLES = 1000  # bootstrap resamples: the standard error is itself known to about 1 / sqrt(2 * 1000) = 2 %
 BOOTSTRAP_SEED = 0
@@ -18,9 +19,7 @@ BOOTSTRAP_SEED = 0
 
 def mean_stderr(values: Sequence[float]) -> float:
     """Sample standard deviation (n - 1) over sqrt(n); for 0/1 scores sqrt(p (1 - p) / (n - 1))."""
-    if len(values) < 2:
-        return 0.0
-    return float(np.std(np.asarray(values, dtype=np.float64), ddof=1)) / math.sqrt(len(values))
+    return float(sem(np.asarray(values, dtype=np.float64))) if len(values) > 1 else 0.0
 
 
 def ratio_stderr(numerators: Sequence[float], denominators: Sequence[float]) -> float:

@@ -6,20 +6,16 @@ from collections.abc import Sequence
 
 from sfa_hf.evaluation.run_comparison import TaskComparison
 from sfa_hf.evaluation.score import TaskScore
+from sfa_hf.reports.table import aligned
 
 
 def score_table(scores: Sequence[TaskScore]) -> str:
     """One line a task: primary metric ± standard error, rows, and the other metrics."""
     lines = [("task", "metric", "score", "rows", "also")]
-    lines += [
-        (each.task, each.metric, f"{each.value:.4f} ± {each.stderr:.4f}", str(each.rows), _others(each))
-        for each in scores
-    ]
-    return aligned(lines)
-
-
-def _others(score: TaskScore) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in score.metrics.items() if name != score.metric)
+    for each in scores:
+        also = " ".join(f"{name}={value:.4g}" for name, value in each.metrics.items() if name != each.metric)
+        lines.append((each.task, each.metric, f"{each.value:.4f} ± {each.stderr:.4f}", str(each.rows), also))
+    return "\n".join(aligned(lines))
 
 
 def comparison_table(tasks: Sequence[TaskComparison]) -> str:
@@ -28,10 +24,10 @@ def comparison_table(tasks: Sequence[TaskComparison]) -> str:
     Behind a number of rows stands the share of all rows that guessing does not explain.
     """
     header = ("task", "before", "after", "difference", "95 % interval", "p", "rows", "1 -> 0", "0 -> 1")
-    return aligned([header, *map(_compared, tasks)])
+    return "\n".join(aligned([header, *map(_cells, tasks)]))
 
 
-def _compared(each: TaskComparison) -> tuple[str, ...]:
+def _cells(each: TaskComparison) -> tuple[str, ...]:
     found = each.difference
     lost = gained = "-"
     if each.moved is not None:
@@ -47,13 +43,4 @@ def _compared(each: TaskComparison) -> tuple[str, ...]:
         str(found.rows),
         lost,
         gained,
-    )
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
     )

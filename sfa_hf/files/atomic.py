@@ -24,12 +24,14 @@ _NO_ROOM_WORDS = (
 )
 _HASH = "sha256"
 _BLOCK_BYTES = 2**20
+LEFTOVER_SUFFIX = ".tmp"
+"""Ends, behind a dot at the start, the names of files and folders that are not whole yet."""
 
 
 def write_atomic(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``: a reader, or a crash at any moment, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=LEFTOVER_SUFFIX)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
@@ -44,8 +46,8 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a crash left this of a file that :func:`write_atomic` was writing."""
-    return path.name.startswith(".") and path.suffix == ".tmp"
+    """Whether a crash left this of a file or folder that did not have its name yet."""
+    return path.name.startswith(".") and path.suffix == LEFTOVER_SUFFIX
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -130,7 +132,7 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Give a file a second name; a copy where the file system has no links."""
     try:
         os.link(source, target)

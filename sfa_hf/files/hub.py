@@ -45,7 +45,7 @@ def from_hub(key: str, what: str) -> Iterator[None]:
                 ) from err
             raise ConfigError(
                 key,
-                f"{what} could not be loaded from the Hugging Face Hub: {_first_line(err)}",
+                f"{what} could not be loaded from the Hugging Face Hub: {first_line(err)}",
                 "an existing Hub id that you may read, or a local path",
             ) from err
 
@@ -76,6 +76,7 @@ def _offline(wanted: bool) -> Iterator[None]:
             place.HF_HUB_OFFLINE = value
 
 
-def _first_line(err: BaseException) -> str:
+def first_line(err: BaseException) -> str:
+    """The first line of an error's text, or its class's name."""
     lines = str(err).strip().splitlines()
     return lines[0] if lines else type(err).__name__

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -31,7 +31,7 @@ from transformers import (
 from sfa_hf import engines
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher.folder import save_fisher
-from sfa_hf.hf_trainer.gradient_pass import alone, standing_still
+from sfa_hf.hf_trainer.gradient_pass import gradient_pass, without_updates
 from sfa_hf.shards.buffer import ShardBuffer
 from sfa_hf.shards.store import open_store
 
@@ -60,7 +60,9 @@ class FisherCallback(TrainerCallback):
 
     def on_train_begin(self, _: Any, __: Any, ___: Any, **kwargs: Any) -> None:
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
-        self._names = _trainable(kwargs["model"])
+        # the same on every process: ZeRO-3 keeps the size of what it has released
+        trained = [(name, p) for name, p in kwargs["model"].named_parameters() if p.requires_grad]
+        self._names = [name for name, p in trained if int(getattr(p, "ds_numel", p.numel())) > 0]
         shards = self._engine.shards()
         one_device = len({shard.data.device for shard in shards}) <= 1
         store = open_store("device" if one_device else "cpu", shards, torch.float32, Path())
@@ -156,22 +158,31 @@ def estimate_fisher(
         )
     turn_dropout_off(model)
     callback = FisherCallback(len(rows), str(facts.get("task", "the rows")))
-    AcceleratorState._reset_state()
-    trainer = _OneByOne(
+    changes: dict[str, Any] = {
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "max_steps": len(rows),
+    }
+    if arguments.deepspeed_plugin is None:  # else its config names the optimizer
+        changes |= {"optim": "sgd", "optim_args": None, "optim_target_modules": None}
+    make = partial(
+        _OneByOne,
         model=model,
-        args=standing_still(arguments, **_one_row_a_step(arguments, len(rows))),
+        args=without_updates(arguments, max_steps=len(rows), **changes),
         train_dataset=rows,
         data_collator=collator,
         callbacks=[callback],
     )
-    with alone(trainer):
+    with gradient_pass(make) as trainer:
         trainer.train()
         callback.save(folder, {"estimator": ESTIMATOR, "rows": len(rows), **facts})
 
 
 def turn_dropout_off(model: nn.Module) -> None:
     """Set every dropout rate to 0. Evaluation mode would not do: ZeRO-3 refuses its backward pass."""
-    for holder in (*model.modules(), *_configs(model)):
+    config = getattr(model, "config", None)
+    parts = [] if config is None else [v for v in vars(config).values() if hasattr(v, "to_dict")]
+    for holder in (*model.modules(), *filter(None, [config]), *parts):
         is_dropout = isinstance(holder, nn.modules.dropout._DropoutNd)
         for name, value in list(vars(holder).items()):
             if isinstance(value, float) and ("drop" in name or is_dropout):
@@ -197,21 +208,3 @@ class _OneByOne(Trainer):
         logits = model(**inputs, use_cache=False).logits[:, :-1].flatten(0, 1)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return cross_entropy(logits, labels, ignore_index=_IGNORED, reduction="sum")
-
-
-def _one_row_a_step(arguments: TrainingArguments, rows: int) -> dict[str, Any]:
-    steps = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": rows}
-    if arguments.deepspeed_plugin is not None:
-        return steps  # its config names the optimizer
-    return {**steps, "optim": "sgd", "optim_args": None, "optim_target_modules": None}
-
-
-def _trainable(model: nn.Module) -> list[str]:
-    """Names of what is trained, the same on every process; ZeRO-3 keeps the size of what it has released."""
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return [name for name, p in trainable if int(getattr(p, "ds_numel", p.numel())) > 0]
-
-
-def _configs(model: nn.Module) -> list[Any]:
-    config = getattr(model, "config", None)
-    return [] if config is None else [config, *(v for v in vars(config).values() if hasattr(v, "to_dict"))]

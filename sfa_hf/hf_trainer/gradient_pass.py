@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 
-def standing_still(arguments: TrainingArguments, **changes: Any) -> TrainingArguments:
+def without_updates(arguments: TrainingArguments, **changes: Any) -> TrainingArguments:
     """Copy ``arguments`` with learning rate 0, and without evaluation, checkpoints or logs.
 
     Args:
@@ -70,11 +71,26 @@ def _change_deepspeed(arguments: TrainingArguments) -> None:
 
 
 @contextmanager
-def alone(trainer: Trainer) -> Iterator[Trainer]:
-    """Run ``trainer`` without printing. Free its engine afterwards: the next Trainer uses its own config."""
-    trainer.remove_callback(PrinterCallback)
+def gradient_pass(make: Callable[[], Trainer]) -> Iterator[Trainer]:
+    """Give a quiet Trainer with an engine of its own, and forget that engine afterwards.
+
+    accelerate holds the engine's config in a state of the whole process, which it has no public way to put
+    aside: transformers' hyperparameter search calls ``_reset_state`` too. The state before comes back to the
+    Trainers that live with it. Not one of DeepSpeed: the next Trainer brings its own config.
+
+    Args:
+        make: makes the Trainer.
+    """
+    kept = dict(AcceleratorState._shared_state)
+    AcceleratorState._reset_state()
     try:
-        yield trainer
+        trainer = make()
+        trainer.remove_callback(PrinterCallback)
+        try:
+            yield trainer
+        finally:
+            trainer.accelerator.free_memory()
     finally:
-        trainer.accelerator.free_memory()
         AcceleratorState._reset_state()
+        if kept.get("distributed_type") != DistributedType.DEEPSPEED:
+            AcceleratorState._shared_state.update(kept)

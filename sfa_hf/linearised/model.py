@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any, TypeVar, cast
 
@@ -20,7 +20,7 @@ from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.linearised import cache as caches
 from sfa_hf.linearised.refusals import ENGINES, refuse, refuse_model, refuse_setup
 from sfa_hf.linearised.saved import Origin, RemembersTheta0, adapter_theta_0, read_base
-from sfa_hf.linearised.theta_0 import DTYPES, Place, Theta0, moved, trained_now
+from sfa_hf.linearised.theta_0 import DTYPES, Place, Theta0, copies_of_trained, with_tangent
 
 _logger = logging.getLogger(__name__)
 _LINEARISED = ("logits", "hidden_states", "attentions")
@@ -101,7 +101,8 @@ class Linearised:
         """Run the linearised forward pass, with the arguments and result of the model's own."""
         model = cast("PreTrainedModel", self)
         refuse_setup(model)
-        names = _arguments(model)
+        parameters = inspect.signature(type(model).forward).parameters.values()
+        names = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD][1:]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         labels, return_dict = given.pop("labels", None), given.pop("return_dict", None)
         cache = given.pop("past_key_values", None)
@@ -180,13 +181,13 @@ def _tensors(
 ) -> tuple[Mapping[str, Tensor], Origin]:
     r"""Return the part of \theta_0 that has a tangent, and the origin to save beside the weights."""
     if theta_0 is not None:
-        return moved(plain, {**dict(plain.named_parameters()), **theta_0}, "theta_0"), Origin()
+        return with_tangent(plain, {**dict(plain.named_parameters()), **theta_0}, "theta_0"), Origin()
     if base is None:
-        return trained_now(plain), Origin.of_now(plain)
+        return copies_of_trained(plain), Origin.of_now(plain)
     if model is not plain:
-        return moved(plain, adapter_theta_0(model, str(base)), "base"), Origin()
+        return with_tangent(plain, adapter_theta_0(model, str(base)), "base"), Origin()
     tensors, origin = read_base(str(base), next(plain.parameters()).dtype)
-    return moved(plain, tensors, "base"), origin
+    return with_tangent(plain, tensors, "base"), origin
 
 
 def _mix_in(model: nn.Module, first: type) -> None:
@@ -195,25 +196,15 @@ def _mix_in(model: nn.Module, first: type) -> None:
     FSDP2 does the same in ``fully_shard``. The name is written to config.json.
     """
     old = type(model)
-    names = {"__module__": old.__module__, "__qualname__": old.__qualname__}
+    names: dict[str, Any] = {"__module__": old.__module__, "__qualname__": old.__qualname__}
     if hasattr(first, "forward"):
         # the Trainer reads from the signature which columns of a dataset to keep
-        names["forward"] = _with_signature(first.forward, old.forward)
+        @functools.wraps(old.forward)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return first.forward(*args, **kwargs)
+
+        names["forward"] = forward
     model.__class__ = type(old.__name__, (first, old), names)
-
-
-def _with_signature(method: Callable[..., Any], of: Callable[..., Any]) -> Any:
-    @functools.wraps(of)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        return method(*args, **kwargs)
-
-    return wrapped
-
-
-def _arguments(model: nn.Module) -> list[str]:
-    """Return the argument names of the model's own forward pass, without its ``**kwargs``."""
-    parameters = inspect.signature(type(model).forward).parameters.values()
-    return [each.name for each in parameters if each.kind is not each.VAR_KEYWORD][1:]
 
 
 def _check(base: Any, theta_0: Any, device: str, dtype: str | None) -> None:

@@ -2,7 +2,6 @@ r"""A linearised model on disk: \theta as any model is saved, and a file that sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -99,14 +98,10 @@ def adapter_theta_0(model: Any, folder: str) -> dict[str, Tensor]:
     own = {name: p.detach().clone() for name, p in plain.named_parameters() if p.requires_grad}
     set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"))
     found = {name: p.detach().clone() for name, p in plain.named_parameters() if name in own}
-    _put(plain, own)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            plain.get_parameter(name).copy_(tensor)
     return {**dict(plain.named_parameters()), **found}
-
-
-@torch.no_grad()
-def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        model.get_parameter(name).copy_(tensor)
 
 
 def load_linearised(

@@ -1,4 +1,7 @@
-r"""\theta_0, the weights at which a model is linearised."""
+r"""\theta_0, the pre-trained weights at which a model is linearised, the same for all tasks.
+
+Not to be taken for \theta_o, the anchor of a merge: the weights at the start of one task.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class Theta0:
         return {name: each.to(parameters[name]) for name, each in self.tensors.items()}
 
 
-def moved(model: nn.Module, theta_0: Mapping[str, Tensor], key: str) -> dict[str, Tensor]:
+def with_tangent(model: nn.Module, theta_0: Mapping[str, Tensor], key: str) -> dict[str, Tensor]:
     r"""Return the part of \theta_0 that has a tangent: trained parameters, and those frozen at other values.
 
     Args:
@@ -69,7 +72,7 @@ def moved(model: nn.Module, theta_0: Mapping[str, Tensor], key: str) -> dict[str
     return found
 
 
-def trained_now(model: nn.Module) -> dict[str, Tensor]:
+def copies_of_trained(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of the parameters that are not frozen."""
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 

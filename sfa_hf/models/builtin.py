@@ -63,7 +63,7 @@ class Recipe:
 BUILTINS: dict[str, Recipe] = {f"builtin:{family}": Recipe(family) for family in ("pythia", "llama", "qwen")}
 
 
-def built(recipe: Recipe, cache_dir: Path | None = None) -> Path:
+def builtin_folder(recipe: Recipe, cache_dir: Path | None = None) -> Path:
     """Return the folder of the recipe's model; build it if the cache does not hold it complete."""
     return cache.folder(asdict(recipe), lambda target: _build(recipe, target), cache_dir)
 
@@ -95,14 +95,6 @@ def _pythia(recipe: Recipe, vocabulary: int, tokenizer: Any) -> PreTrainedModel:
     return GPTNeoXForCausalLM(config)
 
 
-def _llama(recipe: Recipe, vocabulary: int, tokenizer: Any) -> PreTrainedModel:
-    return LlamaForCausalLM(LlamaConfig(**_gated(recipe, vocabulary, tokenizer)))
-
-
-def _qwen(recipe: Recipe, vocabulary: int, tokenizer: Any) -> PreTrainedModel:
-    return Qwen2ForCausalLM(Qwen2Config(**_gated(recipe, vocabulary, tokenizer)))
-
-
 def _gated(recipe: Recipe, vocabulary: int, tokenizer: Any) -> dict[str, Any]:
     """Config of Llama and Qwen: a gated MLP of about GPT-NeoX's size, two heads per key head."""
     return {
@@ -129,6 +121,6 @@ def _spread(recipe: Recipe) -> float:
 
 _MODELS: dict[str, Callable[[Recipe, int, Any], PreTrainedModel]] = {
     "pythia": _pythia,
-    "llama": _llama,
-    "qwen": _qwen,
+    "llama": lambda *given: LlamaForCausalLM(LlamaConfig(**_gated(*given))),
+    "qwen": lambda *given: Qwen2ForCausalLM(Qwen2Config(**_gated(*given))),
 }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +13,7 @@ from filelock import FileLock
 
 from sfa_hf.config.paths import cache_folder
 from sfa_hf.files.atomic import write_json
+from sfa_hf.files.folders import new_folder
 
 _MANIFEST = "manifest.json"
 #: Code that decides what is built: a change to it is a change of the content.
@@ -42,18 +41,10 @@ def folder(recipe: Mapping[str, Any], build: Callable[[Path], None], cache_dir: 
         return target
     with FileLock(target.with_suffix(".lock")):
         if not _is_whole(target):
-            _fill(target, build)
+            with new_folder(target) as filled:
+                build(filled)
+                write_json(filled / _MANIFEST, _hashes(filled))
     return target
-
-
-def _fill(target: Path, build: Callable[[Path], None]) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        filled = Path(temporary) / "model"
-        filled.mkdir()
-        build(filled)
-        write_json(filled / _MANIFEST, _hashes(filled))
-        shutil.rmtree(target, ignore_errors=True)
-        filled.rename(target)
 
 
 def _is_whole(target: Path) -> bool:

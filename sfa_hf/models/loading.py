@@ -20,8 +20,8 @@ from transformers import (
 
 from sfa_hf.config.paths import expanded
 from sfa_hf.errors import ConfigError, nearest
-from sfa_hf.files.hub import from_hub
-from sfa_hf.models.builtin import BUILTINS, Recipe, built
+from sfa_hf.files.hub import first_line, from_hub
+from sfa_hf.models.builtin import BUILTINS, Recipe, builtin_folder
 
 KEY = "model.name_or_path"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
@@ -48,7 +48,7 @@ def resolve_model(name_or_path: str, cache_dir: Path | None = None, recipe: Reci
             raise ConfigError(
                 KEY, f"there is no built-in model '{name_or_path}'", nearest(name_or_path, BUILTINS)
             )
-        return str(built(recipe or BUILTINS[name_or_path], cache_dir))
+        return str(builtin_folder(recipe or BUILTINS[name_or_path], cache_dir))
     folder = Path(expanded(name_or_path, KEY))
     if folder.is_dir():
         _check_folder(folder)
@@ -127,6 +127,5 @@ def _from_folder(folder: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as err:
-        lines = str(err).strip().splitlines() or [type(err).__name__]
         right = "a causal language model and its tokenizer, as save_pretrained writes them"
-        raise ConfigError(KEY, f"{folder} cannot be loaded: {lines[0]}", right) from err
+        raise ConfigError(KEY, f"{folder} cannot be loaded: {first_line(err)}", right) from err

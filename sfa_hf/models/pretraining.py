@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,13 +36,16 @@ def pretrain(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], recipe: Recipe
 ) -> None:
     """Train on the next tokens of ``texts`` with AdamW, a short warm-up and a cosine decay to a tenth."""
-    stream = _stream(tokenizer, texts)
+    encoded = tokenizer(list(texts), verbose=False)["input_ids"]
+    # all texts as one row of tokens, an EOS behind each
+    stream = torch.tensor([token for ids in encoded for token in (*ids, tokenizer.eos_token_id)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
     model.train()
     # None: tqdm shows the bar only on a terminal.
     for _ in tqdm(range(recipe.steps), desc="pre-training", unit="step", leave=False, disable=None):
-        ids = _windows(stream, recipe.batch, recipe.window)
+        starts = torch.randint(len(stream) - recipe.window, (recipe.batch, 1))
+        ids = stream[starts + torch.arange(recipe.window)]
         model(input_ids=ids, labels=ids).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -56,14 +58,3 @@ def _rate(step: int, steps: int) -> float:
     warm_up = max(1, steps // 20)
     cosine = 0.55 + 0.45 * math.cos(math.pi * min(1.0, step / max(1, steps)))
     return min(1.0, (step + 1) / warm_up) * cosine
-
-
-def _stream(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tensor:
-    """Return all texts as one row of tokens, with an EOS after each."""
-    encoded = tokenizer(list(texts), verbose=False)["input_ids"]
-    return torch.tensor([token for ids in encoded for token in (*ids, tokenizer.eos_token_id)])
-
-
-def _windows(stream: Tensor, batch: int, window: int) -> Tensor:
-    starts = torch.randint(len(stream) - window, (batch, 1))
-    return stream[starts + torch.arange(window)]

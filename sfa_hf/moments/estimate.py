@@ -2,19 +2,18 @@ r"""\bar F for a model that came without: a pass over rows of what it knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from accelerate.state import AcceleratorState, DistributedType
 from datasets import Dataset
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.hf_trainer.gradient_pass import alone, standing_still
+from sfa_hf.hf_trainer.gradient_pass import gradient_pass, without_updates
 from sfa_hf.moments.callback import SecondMomentsCallback
 from sfa_hf.moments.folder import FOLDER
 
@@ -56,29 +55,14 @@ def estimate_second_moments(
     """
     if len(rows) == 0:
         raise ConfigError("rows", "are none", "rows of the tasks before")
-    with _state_kept():
-        trainer = Trainer(
-            model=model,
-            args=standing_still(args, output_dir=str(output_dir), num_train_epochs=1, max_steps=-1),
-            train_dataset=rows,
-            data_collator=data_collator,
-            callbacks=[SecondMomentsCallback()],
-        )
-        with alone(trainer):
-            trainer.train()
+    make = partial(
+        Trainer,
+        model=model,
+        args=without_updates(args, output_dir=str(output_dir), num_train_epochs=1, max_steps=-1),
+        train_dataset=rows,
+        data_collator=data_collator,
+        callbacks=[SecondMomentsCallback()],
+    )
+    with gradient_pass(make) as trainer:
+        trainer.train()
     return Path(output_dir, FOLDER)
-
-
-@contextmanager
-def _state_kept() -> Iterator[None]:
-    """Begin with no state of accelerate's, and give the one before back to the Trainers that live with it.
-
-    Not one of DeepSpeed: it holds the config of the Trainer before, and the next one brings its own.
-    """
-    kept = dict(AcceleratorState._shared_state)
-    AcceleratorState._reset_state()
-    try:
-        yield
-    finally:
-        if kept.get("distributed_type") != DistributedType.DEEPSPEED:
-            AcceleratorState._shared_state.update(kept)

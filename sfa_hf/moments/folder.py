@@ -2,7 +2,6 @@ r"""\bar F on the disk: the second moments of the tasks so far, a file a rank, f
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfa_hf.distributed.seeds import seed_from
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import read_checked, write_checked
@@ -93,8 +93,7 @@ class MomentFolder:
         whole = self._shards.read(
             Shard(shard.name, torch.empty(numel, device="meta"), offset=0, shape=shard.shape)
         )
-        digest = hashlib.blake2b(repr((seed, shard.name)).encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        generator = torch.Generator().manual_seed(seed_from(seed, shard.name))
         order = torch.randperm(numel, generator=generator)
         return whole[order[shard.offset : shard.offset + shard.data.numel()]]
 

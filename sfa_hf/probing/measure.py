@@ -14,7 +14,7 @@ from sfa_hf.probing.options import ProbeOptions
 from sfa_hf.tasks import Scoring, Task, encode
 
 
-def measured(
+def measure(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     tasks: list[Task],

@@ -6,7 +6,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from sfa_hf.evaluation import check_tasks
 from sfa_hf.files.atomic import read_json, write_json
 from sfa_hf.linearised import linearise
 from sfa_hf.models import load_model, resolve_model
-from sfa_hf.probing.measure import measured
+from sfa_hf.probing.measure import measure
 from sfa_hf.probing.options import ProbeOptions
 from sfa_hf.probing.path import Point, arguments_of, points, recipe
 from sfa_hf.reports.probe import plot_probe
@@ -73,12 +72,15 @@ class _Probe:
         if left and self.options.features:
             self.ends = {name: self._load(each)[0] for name, each in (("a", self.a), ("b", self.b))}
         for number, point in enumerate(left, 1):
-            with self._made(point) as folder:
+            with self._folder_of(point) as folder:
                 model, tokenizer = self._load(folder)
-                tasks = measured(model, tokenizer, self.tasks, self.ends, self.options)
+                tasks = measure(model, tokenizer, self.tasks, self.ends, self.options)
                 del model
             self.found["points"][point.key] = {"curve": point.curve, "alpha": point.alpha, "tasks": tasks}
-            logger.info("%s (%d of %d): %s", point.key, number, len(left), _line(tasks))
+            told = (
+                f"{name} loss {each['loss']:.3f} score {each['score']:.3f}" for name, each in tasks.items()
+            )
+            logger.info("%s (%d of %d): %s", point.key, number, len(left), ", ".join(told))
             from_first_process(lambda: write_json(self.file, self.found))
         from_first_process(lambda: plot_probe(self.found, self.options.output_dir))
         return self.found
@@ -97,7 +99,7 @@ class _Probe:
         return model.to(self.device), tokenizer
 
     @contextmanager
-    def _made(self, point: Point) -> Iterator[str]:
+    def _folder_of(self, point: Point) -> Iterator[str]:
         """Yield the folder of the point's model; a merged one is removed afterwards."""
         ready = self.beside if point.alpha is None else {"0": self.a, "1": self.b}
         place = point.name or f"{point.alpha:g}"
@@ -106,7 +108,13 @@ class _Probe:
             return
         folder = self.options.output_dir / _MADE
         wanted = make_recipe(recipe(point, self.a, self.b, self.options))
-        from_first_process(lambda: _merge(wanted, folder))
+
+        def make() -> None:
+            shutil.rmtree(folder, ignore_errors=True)  # of a call that was killed
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            merge_checkpoints(wanted, folder)
+
+        from_first_process(make)
         yield str(folder)
         from_first_process(lambda: shutil.rmtree(folder))
 
@@ -126,18 +134,6 @@ class _Probe:
         return found
 
 
-def _merge(wanted: Any, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # left by a call that was killed
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    merge_checkpoints(wanted, folder)
-
-
 def _resolved(key: str, name: str) -> str:
     with known_as(key):
         return resolve_model(name)
-
-
-def _line(tasks: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name} loss {each['loss']:.3f} score {each['score']:.3f}" for name, each in tasks.items()
-    )

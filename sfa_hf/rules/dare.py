@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from sfa_hf.distributed.seeds import seed_from
 from sfa_hf.errors import ConfigError
 from sfa_hf.rules.average import weighted_sum
 from sfa_hf.rules.base import Block, Finite, MergeRule, Survey, check_count, weights_or_equal
@@ -55,8 +55,7 @@ class Dare(MergeRule):
         return combine(taus, weights).mul_(self.lambda_).add_(block.base)
 
     def _dropped(self, tau: Tensor, block: Block, k: int) -> Tensor:
-        key = repr((self.seed, k, block.name, block.offset)).encode()
-        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1
+        seed = seed_from(self.seed, k, block.name, block.offset)
         return drop_and_rescale(tau, self.drop, torch.Generator(tau.device).manual_seed(seed))
 
 

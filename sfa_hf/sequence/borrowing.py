@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 
@@ -13,6 +12,7 @@ from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import link_or_copy
+from sfa_hf.files.folders import new_folder
 from sfa_hf.files.manifest import damage, read_facts
 from sfa_hf.methods import make_method
 from sfa_hf.sequence.config import RunConfig
@@ -54,7 +54,13 @@ def _lent(config: RunConfig, lender: Path) -> RunState | None:
         return None
     try:
         theirs = read_yaml(lender / "config.yaml")
-        state = RunFolder(lender, theirs).read() if _alike(config, theirs) else None
+        differing = differing_keys(theirs, config.resolved)
+        if any(not key.startswith("method.") for key in differing):
+            return None
+        first = config.method.first_training
+        if first is None or first != make_method(theirs["method"]).first_training:
+            return None
+        state = RunFolder(lender, theirs).read()
     except ConfigError as error:
         logger.warning("nothing is borrowed of %s: %s", lender, error)  # its own launch will refuse it
         return None
@@ -73,30 +79,14 @@ def _lent(config: RunConfig, lender: Path) -> RunState | None:
     )
 
 
-def _alike(config: RunConfig, theirs: dict[str, Any]) -> bool:
-    differing = differing_keys(theirs, config.resolved)
-    if any(not key.startswith("method.") for key in differing):
-        return False
-    wanted = config.method.first_training
-    return wanted is not None and wanted == make_method(theirs["method"]).first_training
-
-
 def _link(config: RunConfig, lender: Path) -> None:
-    """Make the borrower's folder under another name first, so that it is seen whole or not at all."""
-    final = config.output_dir
-    writing = final.with_name(f".{final.name}.borrowing.tmp")
-    shutil.rmtree(writing, ignore_errors=True)
-    RunFolder(writing, config.resolved).create(overwrite=False)
     task = _model(config, lender).parent.name
     kept = [f"{task}/{name}" for name in ("model", *config.method.KEEPS)]
-    for part in (*kept, *(f"records/{name}" for name in _RECORDS)):
-        if (lender / part).is_dir():
-            shutil.copytree(lender / part, writing / part, copy_function=_copy)
-    writing.rename(final)
-
-
-def _copy(source: str, target: str) -> None:
-    link_or_copy(Path(source), Path(target))
+    with new_folder(config.output_dir) as writing:
+        RunFolder(writing, config.resolved).create(overwrite=False)
+        for part in (*kept, *(f"records/{name}" for name in _RECORDS)):
+            if (lender / part).is_dir():
+                shutil.copytree(lender / part, writing / part, copy_function=link_or_copy)
 
 
 def _model(config: RunConfig, lender: Path) -> Path:

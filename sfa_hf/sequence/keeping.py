@@ -11,12 +11,13 @@ from accelerate import PartialState
 from transformers import Trainer
 
 from sfa_hf.checkpoints import make_recipe, merge_checkpoints
-from sfa_hf.files.atomic import link_or_copy, sync_folder
+from sfa_hf.files.atomic import link_or_copy
+from sfa_hf.files.folders import aside, put_in_place
 from sfa_hf.files.manifest import seal
 from sfa_hf.methods import Stage
 
 
-def keep_trained(
+def keep_model(
     trainer: Trainer,
     stage: Stage,
     recipe: Mapping[str, Any] | None,
@@ -27,54 +28,36 @@ def keep_trained(
 
     A collective call. Each folder has its name only when it is whole; ``finish`` changes the model before.
     """
-    kept = stage.model if recipe is None else stage.trained
-    written = _writing(kept)
-    trainer.save_model(str(written))
-    if recipe is None and finish is not None:
-        PartialState().wait_for_everyone()
-        finish(written)
-    _adopt(written, kept, stage, seconds)
-    if recipe is not None:
-        _merge(recipe, _writing(stage.model))
-        if finish is not None:
-            finish(_writing(stage.model))
-        _adopt(_writing(stage.model), stage.model, stage, seconds)
-    if PartialState().is_main_process:
+    processes = PartialState()
+    if recipe is None:
+        trainer.save_model(str(aside(stage.model)))
+    else:
+        trainer.save_model(str(aside(stage.trained)))
+        _seal_in_place(stage.trained, stage, seconds)
+        if processes.is_main_process:
+            shutil.rmtree(aside(stage.model), ignore_errors=True)
+            merge_checkpoints(make_recipe(recipe), aside(stage.model))
+    processes.wait_for_everyone()
+    if finish is not None:
+        finish(aside(stage.model))
+    _seal_in_place(stage.model, stage, seconds)
+    if processes.is_main_process:
         for checkpoint in stage.folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-    PartialState().wait_for_everyone()
+    processes.wait_for_everyone()
 
 
-def keep_same(stage: Stage) -> None:
+def keep_same_model(stage: Stage) -> None:
     """Make the model of the stage before this one's too, without a second copy on the disk."""
-    written = _writing(stage.model)
     if PartialState().is_main_process:
-        shutil.rmtree(written, ignore_errors=True)
-        shutil.copytree(stage.past[-1].model, written, copy_function=_link)
-    _adopt(written, stage.model, stage, 0.0)
+        shutil.rmtree(aside(stage.model), ignore_errors=True)
+        shutil.copytree(stage.past[-1].model, aside(stage.model), copy_function=link_or_copy)
+    _seal_in_place(stage.model, stage, 0.0)
 
 
-def _merge(recipe: Mapping[str, Any], out: Path) -> None:
+def _seal_in_place(final: Path, stage: Stage, seconds: float) -> None:
+    """Seal what was written aside, with what its training took, and give it its name."""
+    seal(aside(final), {"task": stage.task.name, "seconds": seconds})
     if PartialState().is_main_process:
-        shutil.rmtree(out, ignore_errors=True)
-        merge_checkpoints(make_recipe(recipe), out)
-    PartialState().wait_for_everyone()
-
-
-def _link(source: str, target: str) -> None:
-    link_or_copy(Path(source), Path(target))
-
-
-def _writing(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.writing")
-
-
-def _adopt(written: Path, final: Path, stage: Stage, seconds: float) -> None:
-    """Seal a folder, with what its training took, and give it its name."""
-    seal(written, {"task": stage.task.name, "seconds": seconds})
-    if PartialState().is_main_process:
-        if final.exists():
-            shutil.rmtree(final)
-        written.rename(final)
-        sync_folder(final.parent)
+        put_in_place(aside(final), final)
     PartialState().wait_for_everyone()

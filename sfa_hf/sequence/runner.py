@@ -23,18 +23,18 @@ from sfa_hf.evaluation import check_tasks
 from sfa_hf.evaluation.harness import check_lm_eval
 from sfa_hf.files.atomic import folder_bytes
 from sfa_hf.files.manifest import damage
+from sfa_hf.hf_trainer.arguments import checkpoints_kept, training_arguments
+from sfa_hf.hf_trainer.preemption import Preemption
 from sfa_hf.methods import Preparation, Stage
 from sfa_hf.models import resolve_model
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import raise_to_largest
 from sfa_hf.sequence.disk import check_room, disk_need, safetensors_bytes
 from sfa_hf.sequence.dry_run import dry_run
-from sfa_hf.sequence.keeping import keep_same, keep_trained
+from sfa_hf.sequence.keeping import keep_model, keep_same_model
 from sfa_hf.sequence.outcome import Outcome
-from sfa_hf.sequence.preemption import Preemption
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
-from sfa_hf.sequence.stage import Trained, collect, loaded, trained
-from sfa_hf.sequence.training import checkpoints_kept, training_arguments
+from sfa_hf.sequence.stage import TrainedTask, collect, load_on_engine, train_task
 from sfa_hf.sequence.trial_build import check_training
 
 logger = logging.getLogger(__name__)
@@ -93,20 +93,18 @@ class _Run:
     def run(self) -> Path:
         with self.preemption.heard():
             self._check_models()
-            if self._is_finished():
+            if self.state.evaluated > len(self.config.tasks) and not self.outcome.missing_in_lm_eval():
                 logger.info("%s is finished; nothing to do", self.folder.path)
                 self.outcome.restore_results()
             else:
                 self._continue()
         return self.folder.results_file
 
-    def _is_finished(self) -> bool:
-        return self.state.evaluated > len(self.config.tasks) and not self.outcome.missing_in_lm_eval()
-
     def _continue(self) -> None:
         """Do what is left, from the beginning or from where an earlier launch ended."""
         self.state.world_size = self.processes.num_processes
-        self.base = self._base_model()
+        with self.processes.main_process_first():
+            self.base = resolve_model(self.config.model.name_or_path)
         tasks = range(self.state.trained, len(self.config.tasks))
         dry_run(self.method, [self._stage(index) for index in tasks], self.base)
         if self.continued:
@@ -138,7 +136,9 @@ class _Run:
         if row <= self.state.trained:
             self._score_saved(row)
         elif not self.method.trains(self._stage(row - 1)):
-            self._keep_same(row - 1)
+            keep_same_model(self._stage(row - 1))
+            self.state.trained = row
+            self.outcome.write_state()
             self.outcome.repeat_row(row)
         else:
             self._train_and_score(row)
@@ -159,7 +159,7 @@ class _Run:
     def _score_saved(self, row: int) -> None:
         """Score a saved model: the base, a merged one, or one that an earlier launch did not score."""
         arguments = self._arguments(max(row - 1, 0))
-        model, tokenizer = loaded(self._weights(row), self.config.model.dtype)
+        model, tokenizer = load_on_engine(self._weights(row), self.config.model.dtype)
         model = self.method.adapted(model, self.base)
         if row == 0:
             self._check_room(saved_bytes(model), arguments)
@@ -169,29 +169,29 @@ class _Run:
         collect()
 
     @contextmanager
-    def _train(self, stage: Stage) -> Iterator[Trained]:
+    def _train(self, stage: Stage) -> Iterator[TrainedTask]:
         """Train a task and keep its model, which lives until the block ends."""
         logger.info("task %d of %d: %s", stage.index + 1, len(stage.tasks), stage.task.name)
         arguments = self._arguments(stage.index)
         self.method.prepare(self._preparation(stage, arguments))
         with ExitStack() as stack:
             with self.preemption.deferred():
-                training = stack.enter_context(trained(stage, self.config, arguments, self.preemption))
+                training = stack.enter_context(train_task(stage, self.config, arguments, self.preemption))
                 self._keep(training, stage)
             yield training
 
     def _preparation(self, stage: Stage, arguments: TrainingArguments) -> Preparation:
         dtype = self.config.model.dtype
-        return Preparation(stage, arguments, self.config.data, lambda folder: loaded(folder, dtype))
+        return Preparation(stage, arguments, self.config.data, lambda folder: load_on_engine(folder, dtype))
 
-    def _keep(self, training: Trained, stage: Stage) -> None:
+    def _keep(self, training: TrainedTask, stage: Stage) -> None:
         """Save the task's model under its final name, then note it in the state."""
         scoring = sum(point["seconds"] for point in training.curve)
         seconds = training.seconds - scoring
         finish = None
         if self.method.finishes(stage):
             finish = partial(self.method.finish, self._preparation(stage, training.trainer.args))
-        keep_trained(training.trainer, stage, self.method.deployed(stage), seconds, finish)
+        keep_model(training.trainer, stage, self.method.deployed(stage), seconds, finish)
         self.state.trained = stage.index + 1
         self.state.engine = training.engine
         self.state.merges += training.merges
@@ -201,11 +201,6 @@ class _Run:
         cost["eval_seconds"] = cost.get("eval_seconds", 0.0) + scoring
         cost["merge_seconds"] = sum(merge["seconds"] for merge in self.state.merges)
         raise_to_largest(cost, extra_bytes=training.extra_bytes)
-        self.outcome.write_state()
-
-    def _keep_same(self, index: int) -> None:
-        keep_same(self._stage(index))
-        self.state.trained = index + 1
         self.outcome.write_state()
 
     def _score_by_lm_eval(self) -> None:
@@ -237,10 +232,6 @@ class _Run:
         if self.processes.is_main_process and not self.continued:
             self.folder.create(overwrite=self.config.overwrite)
         self.processes.wait_for_everyone()
-
-    def _base_model(self) -> str:
-        with self.processes.main_process_first():
-            return resolve_model(self.config.model.name_or_path)
 
     def _weights(self, row: int) -> str:
         """Folder of the model of one row of the score matrix."""

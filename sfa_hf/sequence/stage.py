@@ -17,20 +17,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from sfa_hf import engines
 from sfa_hf.callbacks.sfa import ANCHOR_WEIGHT
 from sfa_hf.engines.deepspeed.zero_init import join_deepspeed
+from sfa_hf.evaluation.curve import ScoreEvery, curve
+from sfa_hf.hf_trainer.arguments import checkpoints_kept
+from sfa_hf.hf_trainer.checkpoints import Checkpoint, CheckpointKeeper, check_resumable, newest_whole
+from sfa_hf.hf_trainer.preemption import Preemption, StopAtStep
 from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
-from sfa_hf.sequence.checkpoints import Checkpoint, CheckpointKeeper, check_resumable, newest_whole
 from sfa_hf.sequence.config import RunConfig
-from sfa_hf.sequence.curve import ScoreEvery, curve
-from sfa_hf.sequence.preemption import Preemption, StopAtStep
-from sfa_hf.sequence.training import checkpoints_kept
 from sfa_hf.tasks import collator, encode, rows_hash
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Trained:
+class TrainedTask:
     """A task's model right after its last step, still where training left it.
 
     Attributes:
@@ -56,9 +56,9 @@ class Trained:
 
 
 @contextmanager
-def trained(
+def train_task(
     stage: Stage, config: RunConfig, arguments: TrainingArguments, preemption: Preemption
-) -> Iterator[Trained]:
+) -> Iterator[TrainedTask]:
     """Train the stage's task from where the method starts it, or on from its newest whole checkpoint.
 
     The model lives until the block ends.
@@ -66,7 +66,7 @@ def trained(
     _save_whole_models(arguments)
     task, method, checkpoint = stage.task, config.method, newest_whole(stage.folder)
     first = _first_weights(method.start(stage), checkpoint, arguments)
-    model, tokenizer = loaded(first, config.model.dtype)
+    model, tokenizer = load_on_engine(first, config.model.dtype)
     model = method.adapted(model, stage.base)
     rows, report = encode(method.rows(stage), tokenizer, config.data)
     logger.info("%s: %s", task.name, report.summary())
@@ -92,7 +92,7 @@ def trained(
     seconds = spent + time.perf_counter() - started
     try:
         history, steps = trainer.state.log_history, trainer.state.max_steps
-        yield Trained(
+        yield TrainedTask(
             trainer,
             seconds,
             merges=_merges(history, task.name, steps),
@@ -143,7 +143,7 @@ def _facts(rows: Dataset, arguments: TrainingArguments) -> dict[str, Any]:
     }
 
 
-def loaded(start: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_on_engine(start: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model; under ZeRO-3, which living TrainingArguments tell of, partitioned while it is read."""
     join_deepspeed()
     return load_model(start, dtype)
@@ -169,18 +169,16 @@ def _merges(history: list[Mapping[str, Any]], task: str, steps: int) -> list[dic
                 key: entry[f"sfa/{key}"]
                 for key in ("beta", "drift_before", "drift_after", "seconds", "bytes")
             },
-            **_anchor_weights(entry),
+            # of a rule that gives each entry its own weight: the anchor's mean, by kind of parameter
+            **({"anchor_weight": means} if (means := _below(f"{ANCHOR_WEIGHT}/", entry)) else {}),
         }
         for entry in history
         if "sfa/merge" in entry
     ]
 
 
-def _anchor_weights(entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Mean weights of the anchor by kind of parameter, of a rule that gives each entry its own."""
-    prefix = f"{ANCHOR_WEIGHT}/"
-    means = {key.removeprefix(prefix): value for key, value in entry.items() if key.startswith(prefix)}
-    return {"anchor_weight": means} if means else {}
+def _below(prefix: str, entry: Mapping[str, Any]) -> dict[str, float]:
+    return {key.removeprefix(prefix): value for key, value in entry.items() if key.startswith(prefix)}
 
 
 def collect() -> None:

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.sequence.training import training_arguments
+from sfa_hf.hf_trainer.arguments import training_arguments
 
 _STEPS = 10
 """Of the schedule that is built; no schedule's arguments depend on it."""

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from sfa_hf.distributed.processes import barrier
+from sfa_hf.distributed.processes import barrier, rank, world_size
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
-from sfa_hf.files.atomic import sync_folder
+from sfa_hf.files.folders import aside, put_in_place
 from sfa_hf.shards.file import ShardFile
 
 
@@ -30,31 +29,19 @@ def save_shard_folder(
         write: writes this rank's file.
         finish: puts what else belongs there into the folder; called on the first rank.
     """
-    rank, ranks = _place()
-    writing = folder.with_name(f"{folder.name}.writing")
-    if rank == 0:
+    writing = aside(folder)
+    if rank() == 0:
         shutil.rmtree(writing, ignore_errors=True)
     barrier()
     if engine.replica == 0:
         writing.mkdir(parents=True, exist_ok=True)
-        write(writing / f"{rank:05d}-of-{ranks:05d}.safetensors")
+        write(writing / f"{rank():05d}-of-{world_size():05d}.safetensors")
     barrier()
-    if rank == 0:
+    if rank() == 0:
         if finish is not None:
             finish(writing)
-        sync_folder(writing)
-        _replace(folder, writing)
+        put_in_place(writing, folder)
     barrier()
-
-
-def _replace(folder: Path, writing: Path) -> None:
-    old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    writing.rename(folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 class ShardFolder:
@@ -96,7 +83,3 @@ class ShardFolder:
         for start, values in overlaps:
             whole[start : start + values.numel()] = values
         return whole
-
-
-def _place() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

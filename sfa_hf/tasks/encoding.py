@@ -16,6 +16,7 @@ import datasets
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from sfa_hf.config.paths import UserPath
@@ -178,7 +179,7 @@ def _tokens_behind(tokenizer: PreTrainedTokenizerBase) -> int:
 
 @dataclass(frozen=True)
 class RightPad:
-    """Collator: pads a batch on the right to its longest row.
+    """Collator: pads a batch on the right to its longest row, whatever side the tokenizer would pad on.
 
     Padding is told by ``attention_mask`` and by labels of -100, never by the pad token's id, so that a
     tokenizer may pad with its EOS token without the true EOS being lost from the loss.
@@ -188,15 +189,12 @@ class RightPad:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Tensors ``input_ids``, ``labels``, ``attention_mask`` of shape (batch, longest row)."""
-        longest = max(len(row["input_ids"]) for row in rows)
-        fill = {"input_ids": self.pad_token_id, "labels": IGNORED}
-        batch = {
-            name: torch.tensor([list(row[name]) + [pad] * (longest - len(row[name])) for row in rows])
-            for name, pad in fill.items()
+        ids, labels = ([torch.tensor(row[name]) for row in rows] for name in ("input_ids", "labels"))
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+            "attention_mask": pad_sequence([torch.ones_like(each) for each in ids], batch_first=True),
         }
-        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-        batch["attention_mask"] = (torch.arange(longest)[None, :] < lengths[:, None]).long()
-        return batch
 
 
 def collator(tokenizer: PreTrainedTokenizerBase) -> RightPad:

@@ -19,15 +19,12 @@ def named_tasks(names: str | Sequence[str], data_dir: str) -> list[Task]:
     Raises:
         ConfigError: there is no such task, or two have one name.
     """
-    tasks = [_named(name, data_dir) for name in ([names] if isinstance(names, str) else names)]
+    given = [names] if isinstance(names, str) else names
+    with known_as({"sequence": "task"}):  # a run's config names its tasks there
+        tasks = [load_task(name, data_dir=Path(data_dir)) for name in given]
     if not tasks:
         raise ConfigError("task", "names no task", "task=math or task=[math, law]")
     for position, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:position]]:
             raise ConfigError("task", f"two tasks are named {task.name!r}", "a name of its own for each task")
     return tasks
-
-
-def _named(name: str, data_dir: str) -> Task:
-    with known_as({"sequence": "task"}):  # a run's config names its tasks there
-        return load_task(name, data_dir=Path(data_dir))

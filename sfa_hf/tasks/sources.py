@@ -63,7 +63,7 @@ def _open(source: DataSource, data_dir: Path, key: str) -> Iterable[Columns]:
     if source.is_generated:
         return _generated(source, key)
     path = data_dir / source.path
-    reader = _reader(path)
+    reader = READERS.get(Path(path.name.removesuffix(".gz")).suffix)
     if reader is not None:
         return _file(path, reader, key)
     if path.is_dir():
@@ -146,11 +146,6 @@ READERS: dict[str, Callable[[Path], Iterator[Columns]]] = {
     ".txt": _plain_text,
     ".parquet": _parquet,
 }
-
-
-def _reader(path: Path) -> Callable[[Path], Iterator[Columns]] | None:
-    name = path.name.removesuffix(".gz")
-    return READERS.get(Path(name).suffix)
 
 
 def _file(path: Path, reader: Callable[[Path], Iterator[Columns]], key: str) -> Iterator[Columns]:

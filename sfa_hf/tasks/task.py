@@ -145,7 +145,10 @@ class _Renderer:
         prompt = self._render("prompt", self._prompt, number, columns)
         target = self._render("target", self._target, number, columns)
         if self._code:
-            return Row(prompt, target, columns=self._checked(number, {**columns, "completion": target}))
+            columns = {**columns, "completion": target}
+            for name, template in self._code.items():  # seen to render before anything is trained
+                self._render(name, template, number, columns)
+            return Row(prompt, target, columns=columns)
         if self._choices is None:
             return Row(prompt, target)
         choices = self._render("choices", self._choices, number, columns)
@@ -155,12 +158,6 @@ class _Renderer:
                 f"{self._key}.target", f"{self._path} row {number} has target {target!r:.60}", right
             )
         return Row(prompt, target, choices)
-
-    def _checked(self, number: int, columns: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The columns, once program and test have been seen to render with them."""
-        for name, template in self._code.items():
-            self._render(name, template, number, columns)
-        return columns
 
     def _render(self, field: str, template: Any, number: int, columns: Mapping[str, Any]) -> Any:
         key, where = f"{self._key}.{field}", f"{self._path} row {number}"

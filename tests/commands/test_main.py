@@ -105,9 +105,9 @@ def _wanted(name: str) -> set[str]:
     from transformers import TrainingArguments
 
     from sfa_hf.evaluation import EvaluationOptions
+    from sfa_hf.hf_trainer.arguments import OWNED
     from sfa_hf.methods import known_methods
     from sfa_hf.rules import known_rules
-    from sfa_hf.sequence.training import OWNED
     from sfa_hf.tasks import DataOptions
 
     scoring = {f"evaluation.{key}" for key in EvaluationOptions.model_fields}

@@ -14,6 +14,7 @@ from sfa_hf.comparison import carry_out, launch, load_plan
 from sfa_hf.comparison.found import find_runs
 from sfa_hf.errors import ConfigError
 from sfa_hf.sequence import RunConfig
+from sfa_hf.tasks import task
 from tests.sequence.small_run import small_base, small_data, small_values
 
 
@@ -78,6 +79,25 @@ def test_a_killed_comparison_goes_on_where_it_was(config: Path, monkeypatch: pyt
         for label in ("sequential", "sfa-p1")
     }  # the first task was trained once
     assert linked
+
+
+def test_the_rows_of_a_task_are_read_once_for_all_runs(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_source, read = task.read_source, []
+
+    def counted(source: Any, *arguments: Any) -> Any:
+        read.append(source.path)
+        return read_source(source, *arguments)
+
+    monkeypatch.setattr(task, "read_source", counted)
+    plan = load_plan(str(config), {"seeds": [0, 1, 2]})
+    for run in plan.runs:
+        for each in run.config.tasks:
+            each.check()
+    assert len(plan.runs) == 6
+    sources = [
+        source for each in plan.runs[0].config.tasks for source in (*each.config.train, *each.config.heldout)
+    ]
+    assert len(read) == len(sources) == 4
 
 
 def test_one_that_fails_leaves_the_others_their_results(config: Path) -> None:

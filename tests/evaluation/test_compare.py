@@ -27,6 +27,11 @@ def test_a_difference_by_hand() -> None:
     assert found.p_value == pytest.approx(2 / 16, rel=0.1)
 
 
+def test_a_single_row_tells_nothing_of_chance() -> None:
+    found = paired_difference(records([0.0]), records([1.0]))
+    assert (found.value, found.low, found.high, found.stderr, found.p_value) == (1.0, 1.0, 1.0, 0.0, 1.0)
+
+
 def test_pairing_sees_what_unpaired_errors_hide() -> None:
     random = np.random.default_rng(0)
     before = random.normal(size=200)

@@ -17,7 +17,7 @@ from typing import Any
 MOMENTS = {
     "anchor": ("/sfa_anchor/", 5),
     "checkpoint": ("/checkpoint-", 60),
-    "model": ("/model.writing", 12),
+    "model": ("/.model.tmp", 12),
     "state": ("state.", 40),
     "records": ("/records/", 12),
     "results": ("results.json", 5),

@@ -113,7 +113,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
 ) -> None:
     from sfa_hf.probing import probe
 
-    real, calls = probe.measured, []
+    real, calls = probe.measure, []
 
     def killed(*args: Any) -> Any:
         calls.append(1)
@@ -121,7 +121,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(probe, "measured", killed)
+    monkeypatch.setattr(probe, "measure", killed)
     with pytest.raises(KeyboardInterrupt):
         main(arguments(saved, tmp_path, features="null"))
     assert len(read(tmp_path)["points"]) == 2

@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from sfa_hf.errors import Preempted
-from sfa_hf.sequence.preemption import Preemption
+from sfa_hf.hf_trainer.preemption import Preemption
 
 
 class _Dying:

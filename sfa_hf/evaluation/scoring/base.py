@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sfa_hf.evaluation.batching import length_sorted
 from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.options import EvaluationOptions
-from sfa_hf.evaluation.sharing import progress_bar, shared
+from sfa_hf.evaluation.sharing import progress_bar, run_shared
 from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.encoding import Encoding
 from sfa_hf.tasks.task import Row
@@ -32,7 +32,7 @@ class Job:
         """``step`` on batches of the indices of ``lengths``, shared among the processes; results in order."""
         with progress_bar(self.task, len(lengths), self.options.progress) as bar:
             batches = length_sorted(lengths, self.options.batch_size)
-            return shared(batches, step, in_step=self.live.sharded, bar=bar)
+            return run_shared(batches, step, in_step=self.live.sharded, bar=bar)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sfa_hf.evaluation.answers import extract
 from sfa_hf.evaluation.generation import Choose, greedy_answers
@@ -16,7 +15,7 @@ from sfa_hf.evaluation.prompts import generation_prompts
 from sfa_hf.evaluation.sampling import Draw
 from sfa_hf.evaluation.sandbox import Limits, Outcome, Program, Verdict, box_for, run_programs
 from sfa_hf.evaluation.scoring.base import Asked, Job, Judged
-from sfa_hf.evaluation.sharing import progress_bar, shared
+from sfa_hf.evaluation.sharing import progress_bar, run_shared
 from sfa_hf.tasks.code import CodeScoring
 from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
@@ -50,9 +49,10 @@ def ask(job: Job) -> Asked[list[Attempt]]:
     size = workers * _PROGRAMS_A_WORKER
     batches = [range(start, min(start + size, len(programs))) for start in range(0, len(programs), size)]
     with progress_bar(f"{job.task}: programs", len(programs), job.options.progress) as bar:
-        verdicts = shared(batches, run, in_step=False, bar=bar)
+        verdicts = run_shared(batches, run, in_step=False, bar=bar)
     attempts = [Attempt(*each) for each in zip(completions, verdicts, strict=True)]
-    return Asked(_by_row(attempts, _code(job.scoring).samples), cut)
+    samples = _code(job.scoring).samples
+    return Asked([attempts[start : start + samples] for start in range(0, len(attempts), samples)], cut)
 
 
 def workers_of(options: EvaluationOptions) -> int:
@@ -82,17 +82,19 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[list[Attempt]], scor
             "index": row.index,
             "prompt": row.prompt,
             "target": row.target,
-            "completions": [_record(attempt) for attempt in attempts],
+            "completions": [
+                {
+                    "text": attempt.completion,
+                    "outcome": attempt.verdict.outcome.value,
+                    "detail": attempt.verdict.detail,
+                }
+                for attempt in attempts
+            ],
             "score": count / code.samples,
         }
         for row, attempts, count in zip(rows, answers, passed, strict=True)
     ]
     return Judged(metrics["pass@1"], stderr, metrics, records)
-
-
-def _record(attempt: Attempt) -> dict[str, Any]:
-    verdict = attempt.verdict
-    return {"text": attempt.completion, "outcome": verdict.outcome.value, "detail": verdict.detail}
 
 
 def _completions(job: Job) -> tuple[list[str], int]:
@@ -134,10 +136,6 @@ def programs_of(rows: Sequence[Row], completions: Sequence[str], scoring: Scorin
 
 def limits_of(code: CodeScoring) -> Limits:
     return Limits(cpu_seconds=code.cpu_seconds, memory_mb=code.memory_mb)
-
-
-def _by_row(attempts: Sequence[Attempt], samples: int) -> list[list[Attempt]]:
-    return [list(attempts[start : start + samples]) for start in range(0, len(attempts), samples)]
 
 
 def _code(scoring: Scoring) -> CodeScoring:

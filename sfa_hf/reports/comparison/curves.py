@@ -45,8 +45,8 @@ def plot_curves(comparison: Comparison, path: Path) -> bool:
     axes = canvas.subplots(len(tasks), 1, sharex=True, squeeze=False)[:, 0]
     for task, axis in zip(tasks, axes, strict=True):
         for row, line in enumerate(lines):
-            _draw(axis, line, task, comparison.scale([task]), row)
-            _mark_merges(axis, line, row, height=min(_TICK, _TICKS / len(lines)))
+            height = min(_TICK, _TICKS / len(lines))
+            _draw(axis, line, task, comparison.scale([task]), row, height=height)
         axis.axvspan(starts[task], starts[task] + steps[task], color="0.93", zorder=0)
         axis.set_ylabel(f"{task}\n({comparison.unit([task])})", fontsize=9)
         axis.grid(alpha=0.25)
@@ -70,14 +70,12 @@ def _lines(comparison: Comparison, starts: Mapping[str, int]) -> Iterator[_Line]
             yield _Line(method.label, dict(sorted(points.items())), merges)
 
 
-def _draw(axis: Axes, line: _Line, task: str, scale: float, row: int) -> None:
+def _draw(axis: Axes, line: _Line, task: str, scale: float, row: int, *, height: float) -> None:
+    """A line, and a mark of this height, as a share of the panel, for each of its merges."""
     color, style = drawing.single_color(row), STYLES[row // 10 % len(STYLES)]
     means = [scale * fmean(scores[task] for scores in found) for found in line.points.values()]
     axis.plot(list(line.points), means, style, color=color, linewidth=1.4, marker=".", label=line.label)
-
-
-def _mark_merges(axis: Axes, line: _Line, row: int, height: float) -> None:
-    upwards, color = axis.get_xaxis_transform(), drawing.single_color(row)
+    upwards = axis.get_xaxis_transform()
     axis.vlines(line.merges, row * height, (row + 1) * height, color=color, transform=upwards, linewidth=1.5)
 
 

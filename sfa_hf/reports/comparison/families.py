@@ -74,15 +74,17 @@ def families(comparison: Comparison) -> list[Family]:
     """Return the families: methods with several values of an option that is a number."""
     groups: dict[str, list[Method]] = {}
     for method in comparison.methods:
-        groups.setdefault(repr(_words(method)), []).append(method)
-    found = [_family(methods, comparison) for methods in groups.values()]
-    return [family for family in found if family.varying]
-
-
-def _family(methods: list[Method], comparison: Comparison) -> Family:
-    options = methods[0].options
-    varying = [key for key in options if len({repr(method.options[key]) for method in methods}) > 1]
-    return Family(" ".join([methods[0].name, *_apart(methods[0], varying, comparison)]), varying, methods)
+        # the options that are no numbers, None among them, are what a family has in common
+        words = {key: value for key, value in method.options.items() if not _is_number(value)}
+        groups.setdefault(repr(words), []).append(method)
+    found = []
+    for methods in groups.values():
+        first = methods[0]
+        varying = [key for key in first.options if len({repr(each.options[key]) for each in methods}) > 1]
+        if varying:
+            title = " ".join([first.name, *_apart(first, varying, comparison)])
+            found.append(Family(title, varying, methods))
+    return found
 
 
 def _without(option: str, method: Method) -> str:
@@ -92,24 +94,16 @@ def _without(option: str, method: Method) -> str:
     return method.label.replace(f"-{option}{text}", "", 1)
 
 
-def _words(method: Method) -> dict[str, Any]:
-    """Return the options that are not numbers, including None; a family has them in common."""
-    return {key: value for key, value in method.options.items() if not _is_number(value)}
-
-
 def _apart(method: Method, varying: list[str], comparison: Comparison) -> Iterator[str]:
     """Yield the options of the family that other entries of the same method do not have."""
     namesakes = [each.options for each in comparison.methods if each.name == method.name]
     for key, value in method.options.items():
         own = key not in varying and value is not None
         if own and any(options.get(key) != value for options in namesakes):
-            yield _word(key, value)
-
-
-def _word(key: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return key if value else f"not {key}"
-    return f"{symbol(key)}={shown(value)}"
+            if isinstance(value, bool):
+                yield key if value else f"not {key}"
+            else:
+                yield f"{symbol(key)}={shown(value)}"
 
 
 def symbol(option: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sfa_hf.reports.comparison.view import Comparison, Figure, Method
+from sfa_hf.reports.table import aligned, column_widths
 
 _MIB = 2**20
 
@@ -32,11 +33,15 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 def markdown(comparison: Comparison) -> str:
     """Return all tables as one Markdown text."""
-    tables = [
-        f"### {table.title}\n\n{table.about}\n\n{_lines(table.cells)}\n"
-        for table in comparison_tables(comparison)
+    tables = comparison_tables(comparison)
+    parts = [heading(comparison)]
+    parts += [f"### {table.title}\n\n{table.about}\n\n{_lines(table.cells)}" for table in tables]
+    if unfinished := comparison.found["unfinished"]:
+        parts.append(f"Left out, because they are not finished: {', '.join(unfinished)}.")
+    parts += [
+        f"Left out, because it was made with another config: {other}." for other in comparison.found["others"]
     ]
-    return "\n".join([f"{heading(comparison)}\n", *tables, *_left_out(comparison)])
+    return "\n\n".join(parts) + "\n"
 
 
 def heading(comparison: Comparison) -> str:
@@ -54,13 +59,16 @@ def heading(comparison: Comparison) -> str:
 def _scores(comparison: Comparison) -> Table:
     tasks, reference = comparison.tasks, comparison.found["reference"]
     columns = [
-        *(_figure(_head(comparison, task), f"final.{task}", comparison.scale([task])) for task in tasks),
+        *(
+            _figure(f"{task} ({comparison.unit([task])})", f"final.{task}", comparison.scale([task]))
+            for task in tasks
+        ),
         _figure("average", "average", comparison.scale(tasks)),
     ]
     if reference is not None:
         scale = comparison.scale(tasks)
         columns.append(
-            _Column(f"average, from {reference}'s", lambda method: _signed(_other(method, reference), scale))
+            _Column(f"average, from {reference}'s", lambda method: _signed(method, reference, scale))
         )
     about = "The score of each task after the whole sequence, and their mean."
     if reference is not None:
@@ -68,14 +76,6 @@ def _scores(comparison: Comparison) -> Table:
     if comparison.named("single_task"):
         about += " single_task: the score of each task by its own model."
     return _table("Scores at the end", about, columns, comparison)
-
-
-def _other(method: Method, reference: str) -> Figure | None:
-    return None if method.label == reference else method.difference
-
-
-def _head(comparison: Comparison, task: str) -> str:
-    return f"{task} ({comparison.unit([task])})"
 
 
 def _keeping(comparison: Comparison) -> Table:
@@ -139,7 +139,9 @@ def _with_interval(figure: Figure | None, scale: float, digits: int) -> str:
     return mean if figure.half is None else f"{mean} ±{scale * figure.half:.{digits}f}"
 
 
-def _signed(figure: Figure | None, scale: float) -> str:
+def _signed(method: Method, reference: str, scale: float) -> str:
+    """The difference from the reference, which has none of its own."""
+    figure = None if method.label == reference else method.difference
     text = _with_interval(figure, scale, 1 if scale != 1 else 3)
     return f"+{text}" if figure is not None and figure.mean > 0 else text
 
@@ -154,19 +156,6 @@ def _table(title: str, about: str, columns: Sequence[_Column], comparison: Compa
 
 
 def _lines(cells: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    ruler = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    rows = [_padded(cells[0], widths), ruler, *(_padded(row, widths) for row in cells[1:])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    first, *others = zip(row, widths, strict=True)
-    return [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-
-
-def _left_out(comparison: Comparison) -> Iterable[str]:
-    if unfinished := comparison.found["unfinished"]:
-        yield f"Left out, because they are not finished: {', '.join(unfinished)}.\n"
-    for other in comparison.found["others"]:
-        yield f"Left out, because it was made with another config: {other}.\n"
+    first, *others = column_widths(cells)
+    ruler = [":" + "-" * (first - 1), *("-" * (width - 1) + ":" for width in others)]
+    return "\n".join(f"| {line} |" for line in aligned([cells[0], ruler, *cells[1:]], left=1, gap=" | "))

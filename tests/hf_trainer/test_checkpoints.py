@@ -7,7 +7,7 @@ import pytest
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.manifest import seal
-from sfa_hf.sequence.checkpoints import Checkpoint, check_resumable, newest_whole
+from sfa_hf.hf_trainer.checkpoints import Checkpoint, check_resumable, newest_whole
 
 FACTS: dict[str, Any] = {"rows": "abc", "zero": 2, "processes": 2, "samples": 8}
 

@@ -14,7 +14,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from sfa_hf.evaluation import EvaluationOptions, evaluate_task
+from sfa_hf.evaluation.options import EvaluationOptions
+from sfa_hf.evaluation.score import evaluate_task
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.tasks import Encoding, Task
 
@@ -55,12 +56,13 @@ class ScoreEvery(TrainerCallback):
         if self._options.every is None or state.global_step % self._options.every:
             return
         started = time.perf_counter()
-        found = {_key(task.name): self._score(kwargs["model"], task) for task in self._tasks}
+        scores = [
+            evaluate_task(kwargs["model"], self._tokenizer, task, self._encoding, self._options)
+            for task in self._tasks
+        ]
+        found = {_key(score.task): score.value for score in scores}
         seconds = time.perf_counter() - started
         TrainerLog().write({**found, _SECONDS: seconds}, args, state, control)
-
-    def _score(self, model: Any, task: Task) -> float:
-        return evaluate_task(model, self._tokenizer, task, self._encoding, self._options).value
 
 
 def curve(
