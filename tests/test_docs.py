@@ -89,7 +89,8 @@ def test_lines_are_short(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=is_page)
 def test_the_english_is_plain(page: Path) -> None:
-    text = [(n, line) for n, line in prose(page)]
+    # the help of TrainingArguments is in the words of transformers
+    text = [(n, line) for n, line in prose(page) if not line.startswith("| training.")]
     assert not [(n, found[0]) for n, line in text for phrase in PHRASES if (found := re.search(phrase, line))]
 
 

@@ -28,7 +28,7 @@ from sfa_hf.correction.correct import LEARNING_RATE
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import EvaluationOptions, check_tasks, evaluate_task
 from sfa_hf.files.atomic import write_json
-from sfa_hf.hf_trainer.arguments import training_fields
+from sfa_hf.hf_trainer.arguments import read_training
 from sfa_hf.models import load_model
 from sfa_hf.reports.table import aligned
 from sfa_hf.tasks import DataOptions, Task, encode
@@ -96,7 +96,7 @@ def run(merged: str, out_dir: str, overrides: dict[str, Any]) -> None:
         raise ConfigError("OUT_DIR", f"{out} exists", "a new folder")
     check_writable("OUT_DIR", out)
     options = validated(Options, overrides)
-    options = options.model_copy(update={"training": training_fields(options.training)})
+    options = options.model_copy(update={"training": read_training(options.training)})
     tasks = named_tasks([options.task, *options.past], options.data.dir)
     tasks[0].check()
     for task in tasks[1:]:

@@ -149,11 +149,11 @@ def _runs(
     values: Mapping[str, Any], folders: list[Path], entries: list[Entry], seeds: list[int]
 ) -> Iterator[PlannedRun]:
     # its errors name keys of the whole config, and its tasks serve all runs: their rows are read once
-    whole = make_config({**values, "method": entries[0].options}, folders)
-    output_dir = whole.output_dir
+    shared = make_config({**values, "method": entries[0].options}, folders)
+    output_dir = shared.output_dir
     for seed in seeds:
         for entry in entries:
             folder = output_dir / entry.label / f"seed-{seed}"
             own = {"method": entry.options, "seed": seed, "output_dir": str(folder)}
             config = make_config({**values, **own}, folders)
-            yield PlannedRun(entry.label, seed, replace(config, tasks=whole.tasks))
+            yield PlannedRun(entry.label, seed, replace(config, tasks=shared.tasks))

@@ -83,7 +83,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def training_fields(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
+def read_training(values: Mapping[str, Any], key: str = "training") -> dict[str, Any]:
     """Check names, and coerce values to the types of TrainingArguments.
 
     Args:

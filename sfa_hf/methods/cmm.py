@@ -42,7 +42,7 @@ _OPTIONS = (
 
 
 class CMM(Method, takes=_OPTIONS):
-    r"""Linearised fine-tuning, a merge weighed by optimizer states, and a correction of features.
+    r"""Linearised fine-tuning, a merge weighted by optimizer states, and a correction of features.
 
     1. Every task trains f_lin(x; \theta) = f(x; \theta_0) + J f(x; \theta_0) (\theta - \theta_0), from the
        merged weights of the task before; \theta_0 is the sequence's base. Models are scored linearised.

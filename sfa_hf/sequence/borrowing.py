@@ -57,8 +57,8 @@ def _lent(config: RunConfig, lender: Path) -> RunState | None:
         differing = differing_keys(theirs, config.resolved)
         if any(not key.startswith("method.") for key in differing):
             return None
-        wanted = config.method.first_training
-        if wanted is None or wanted != make_method(theirs["method"]).first_training:
+        first = config.method.first_training
+        if first is None or first != make_method(theirs["method"]).first_training:
             return None
         state = RunFolder(lender, theirs).read()
     except ConfigError as error:

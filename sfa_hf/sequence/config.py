@@ -17,7 +17,7 @@ from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation import EvaluationOptions
-from sfa_hf.hf_trainer.arguments import training_fields
+from sfa_hf.hf_trainer.arguments import read_training
 from sfa_hf.methods import DEFAULT_METHOD, Method, make_method
 from sfa_hf.tasks import DataOptions, Task, load_task
 
@@ -100,11 +100,10 @@ def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) ->
     except ValidationError as error:
         raise as_config_error(error, "", Sections) from error
     method = make_method(sections.method)
-    shared = training_fields(sections.training)
+    shared = read_training(sections.training)
     tasks = _tasks(sections, task_folders)
     per_task = tuple(
-        {**shared, **training_fields(task.config.training, f"sequence.{task.name}.training")}
-        for task in tasks
+        {**shared, **read_training(task.config.training, f"sequence.{task.name}.training")} for task in tasks
     )
     with under("method"):
         training = tuple(method.training(per_task))

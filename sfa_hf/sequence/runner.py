@@ -25,7 +25,6 @@ from sfa_hf.files.atomic import folder_bytes
 from sfa_hf.files.manifest import damage
 from sfa_hf.hf_trainer.arguments import checkpoints_kept, training_arguments
 from sfa_hf.hf_trainer.preemption import Preemption
-from sfa_hf.hf_trainer.trial_build import check_training
 from sfa_hf.methods import Preparation, Stage
 from sfa_hf.models import resolve_model
 from sfa_hf.sequence.config import RunConfig
@@ -36,6 +35,7 @@ from sfa_hf.sequence.keeping import keep_model, keep_same_model
 from sfa_hf.sequence.outcome import Outcome
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
 from sfa_hf.sequence.stage import TrainedTask, collect, load_on_engine, train_task
+from sfa_hf.sequence.trial_build import check_training
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.hf_trainer.arguments import training_fields
-from sfa_hf.hf_trainer.trial_build import check_training
+from sfa_hf.hf_trainer.arguments import read_training
 from sfa_hf.sequence import load_config, make_config, run_sequence
+from sfa_hf.sequence.trial_build import check_training
 from tests.sequence.small_run import small_base, small_data, small_values
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 def refused(fields: dict[str, Any], folder: Path) -> ConfigError:
     try:
-        values = training_fields({"use_cpu": True, **fields})
+        values = read_training({"use_cpu": True, **fields})
         check_training(values, {name: f"training.{name}" for name in values}, folder, seed=0)
     except ConfigError as error:
         return error
@@ -75,7 +75,7 @@ def test_one_line_by_the_key_that_was_given(fields: dict[str, Any], line: str, t
     ids=str,
 )
 def test_what_can_train_passes(fields: dict[str, Any], tmp_path: Path) -> None:
-    values = training_fields({"use_cpu": True, **fields})
+    values = read_training({"use_cpu": True, **fields})
     check_training(values, {}, tmp_path / "run", seed=0)
     assert not (tmp_path / "run").exists()
 
