@@ -16,7 +16,7 @@ SECOND = Stage(index=1, tasks=(), base="base", folder=Path("1-law"), past=(FIRST
 
 
 def test_the_loss_form() -> None:
-    method = make_method({"name": "l2", "lambda": "2e-2", "include": "mlp"})
+    method = make_method({"name": "l2", "lambda": 2e-2, "include": "mlp"})
     (callback,) = method.callbacks(SECOND)
     assert isinstance(callback, L2Callback)
     assert (callback.lambda_, callback.anchor, callback.include.pattern) == (0.02, "0-math/model", "mlp")
