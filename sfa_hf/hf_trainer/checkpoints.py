@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -48,6 +48,8 @@ class CheckpointKeeper(TrainerCallback):
         kept: how many to keep.
         seconds: training time that the checkpoint resumed from had taken.
     """
+
+    SEALS: ClassVar[bool] = True
 
     def __init__(self, facts: Mapping[str, Any], kept: int, seconds: float = 0.0) -> None:
         self._facts = dict(facts)
