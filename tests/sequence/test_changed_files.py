@@ -99,7 +99,7 @@ def test_runs_of_other_data_do_not_belong_to_a_comparison_and_lend_nothing(base:
     assert not borrow_first_task(config, Path("plain/seed-0"))
     found = find_runs(Path(), config.resolved, fingerprints(config.tasks))
     assert (found.runs, found.unfinished) == ((), ())
-    assert found.others == ("plain/seed-0: rows of words.heldout.0, rows of words.train.0",)
+    assert found.others == ("plain/seed-0: rows of words.train.0",)
 
 
 def test_scores_changed_in_results_are_not_believed_by_a_comparison(base: str, place: Path) -> None:
