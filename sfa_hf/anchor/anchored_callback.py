@@ -18,6 +18,7 @@ from sfa_hf.anchor.taker import AnchorTaker, recorded_anchor
 from sfa_hf.errors import ConfigError
 from sfa_hf.hf_trainer import begin
 from sfa_hf.hf_trainer.caller import caller
+from sfa_hf.hf_trainer.checkpoint_seal import seal_checkpoints
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
 
@@ -73,6 +74,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
     ) -> None:
         del control
         model = kwargs["model"]
+        seal_checkpoints()
         begin.refuse_infinite_arguments(args)
         self._engine = engines.attach(model, kwargs["optimizer"])
         self._log = TrainerLog()

@@ -15,6 +15,7 @@ from sfa_hf import engines
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import Choice, Fraction
 from sfa_hf.hf_trainer.caller import caller
+from sfa_hf.hf_trainer.checkpoint_seal import seal_checkpoints
 from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
@@ -60,6 +61,7 @@ class EMACallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
     ) -> None:
+        seal_checkpoints()
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
         self._log = TrainerLog()
         self._end = LastInLine(self._deploy)

@@ -12,7 +12,8 @@ from typing import Any
 from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import read_json
-from sfa_hf.sequence.run_folder import BROKEN, differing_keys
+from sfa_hf.sequence.fingerprints import Fingerprints
+from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState, differing_keys
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class Found:
     Attributes:
         runs: the finished ones, by label and seed.
         unfinished: "LABEL/seed-S" of the others.
-        others: "LABEL/seed-S: ..." of runs with another config than the comparison's, and how it differs.
+        others: "LABEL/seed-S: ..." of runs with another config or other data than the comparison's, and how
+            they differ.
     """
 
     runs: tuple[FoundRun, ...]
@@ -57,13 +59,14 @@ class Found:
     others: tuple[str, ...]
 
 
-def find_runs(output_dir: Path, resolved: Mapping[str, Any]) -> Found:
+def find_runs(output_dir: Path, resolved: Mapping[str, Any], rows: Fingerprints) -> Found:
     """Look for runs of this comparison.
 
     Args:
         output_dir: the comparison's folder.
         resolved: resolved config of any of its runs; those that differ in more than method and seed do not
             belong to it.
+        rows: fingerprints of the comparison's data; runs from others do not belong to it.
 
     Raises:
         ConfigError: a file of a run is damaged.
@@ -74,9 +77,12 @@ def find_runs(output_dir: Path, resolved: Mapping[str, Any]) -> Found:
             each for each in differing_keys(_config(folder), resolved) if not _MAY_DIFFER.match(each)
         ]
         name = f"{label}/{folder.name}"
+        state = None if differing else RunFolder(folder, _config(folder)).read()
+        if state is not None:
+            differing = [f"rows of {source}" for source in _other_rows(state.rows, rows)]
         if differing:
             others.append(f"{name}: {', '.join(differing)}")
-        elif (results := _results(folder)) is None:
+        elif state is None or (results := _results(folder, state)) is None:
             unfinished.append(name)
         else:
             runs.append(FoundRun(label, seed, folder, results))
@@ -116,10 +122,22 @@ def _config(folder: Path) -> dict[str, Any]:
     return read_yaml(folder / "config.yaml", BROKEN)
 
 
-def _results(folder: Path) -> dict[str, Any] | None:
+def _other_rows(theirs: Fingerprints, ours: Fingerprints) -> list[str]:
+    """Sources whose rows differ: "law.train.0"."""
+    names = sorted({(task, source) for rows in (theirs, ours) for task in rows for source in rows[task]})
+    there, here = ([rows.get(task, {}).get(name) for task, name in names] for rows in (theirs, ours))
+    return [".".join(name) for name, old, new in zip(names, there, here, strict=True) if old != new]
+
+
+def _results(folder: Path, state: RunState) -> dict[str, Any] | None:
     """The results of a finished run; None of one that is not."""
     path = folder / "results.json"
     if not path.is_file():
         return None
-    found = read_json(path, "the same command again writes it anew")
-    return found if isinstance(found, dict) and found.get("summary") else None
+    right = "its own command again writes it anew"
+    found = read_json(path, right)
+    if not isinstance(found, dict) or not found.get("summary"):
+        return None
+    if (found.get("scores"), found.get("stderr")) != (state.scores, state.stderr):
+        raise ConfigError(str(path), "has other scores than the run's state.json", right)
+    return found

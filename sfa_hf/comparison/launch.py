@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import traceback
 
-from sfa_hf.comparison.claim import claimed
 from sfa_hf.comparison.found import FoundRun, find_runs, run_folders
 from sfa_hf.comparison.plan import Plan, PlannedRun
 from sfa_hf.comparison.writing import write_comparison
@@ -14,9 +13,10 @@ from sfa_hf.errors import ConfigError, Preempted
 from sfa_hf.files.atomic import no_room
 from sfa_hf.hf_trainer.arguments import training_arguments
 from sfa_hf.hf_trainer.preemption import Preemption
-from sfa_hf.sequence import run_sequence
 from sfa_hf.sequence.borrowing import borrow_first_task
-from sfa_hf.sequence.runner import joined_processes
+from sfa_hf.sequence.claim import claimed
+from sfa_hf.sequence.fingerprints import fingerprints
+from sfa_hf.sequence.runner import check_run, joined_processes, run_claimed
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ def _carry_out_runs(plan: Plan, preemption: Preemption) -> list[tuple[PlannedRun
         if preemption.asked:
             raise Preempted("stopped by SIGTERM between two runs")
         logger.info("run %d of %d: %s%s", index, len(plan.runs), run, _expected(plan, done))
-        with claimed(run.config.output_dir) as ours:
-            if not ours:
-                logger.info("%s: another launch is at it; left to it", run)
+        with claimed(run.config.output_dir) as holder:
+            if holder is not None:
+                logger.info("%s: another launch is at it (%s); left to it", run, holder)
             elif (problem := _problem_of(run, plan)) is not None:
                 failed.append((run, problem))
         if (run.label, run.seed) not in {(each.label, each.seed) for each in done}:
@@ -73,8 +73,9 @@ def _carry_out_runs(plan: Plan, preemption: Preemption) -> list[tuple[PlannedRun
 def _problem_of(run: PlannedRun, plan: Plan) -> str | None:
     """Carry out a run; what it failed with, or None."""
     try:
+        check_run(run.config)
         _borrow(run, plan)
-        run_sequence(run.config)
+        run_claimed(run.config)
     except Preempted:
         raise
     except ConfigError as error:
@@ -108,12 +109,17 @@ def _is_its_own(error: ConfigError, run: PlannedRun) -> bool:
 
 
 def _finished(plan: Plan) -> tuple[FoundRun, ...]:
-    return from_first_process(lambda: find_runs(plan.output_dir, plan.runs[0].config.resolved).runs)
+    config = plan.runs[0].config
+    rows = fingerprints(config.tasks)
+    return from_first_process(lambda: find_runs(plan.output_dir, config.resolved, rows).runs)
 
 
 def _report(plan: Plan) -> None:
-    resolved = plan.runs[0].config.resolved
-    from_first_process(lambda: write_comparison(plan.output_dir, resolved, plan.labels, plan.reference))
+    config = plan.runs[0].config
+    rows = fingerprints(config.tasks)
+    from_first_process(
+        lambda: write_comparison(plan.output_dir, config.resolved, rows, plan.labels, plan.reference)
+    )
 
 
 def _expected(plan: Plan, done: tuple[FoundRun, ...]) -> str:

@@ -14,6 +14,7 @@ from sfa_hf.comparison.measures import APART, TOGETHER, measures
 from sfa_hf.comparison.plan import DEFAULT_REFERENCE
 from sfa_hf.files.atomic import write_json
 from sfa_hf.reports.comparison import write_comparison_report
+from sfa_hf.sequence.fingerprints import Fingerprints
 
 SCHEMA = 1
 FILE = "comparison.json"
@@ -22,20 +23,25 @@ Figures = dict[str, dict[int, float]]
 
 
 def write_comparison(
-    output_dir: Path, resolved: Mapping[str, Any], labels: Sequence[str] = (), reference: str | None = None
+    output_dir: Path,
+    resolved: Mapping[str, Any],
+    rows: Fingerprints,
+    labels: Sequence[str] = (),
+    reference: str | None = None,
 ) -> None:
     """Write comparison.json, and the table, the plots and the page from it. One process calls it.
 
     Args:
         output_dir: the comparison's folder.
         resolved: resolved config of any of its runs.
+        rows: fingerprints of its data.
         labels: of the methods, in the order of the tables; others that are found come after them.
         reference: label of the method that the others are compared with; None: sequential, where it is there.
 
     Raises:
         ConfigError: a file of a run is damaged.
     """
-    found = find_runs(output_dir, resolved)
+    found = find_runs(output_dir, resolved, rows)
     if found.runs:
         write_json(output_dir / FILE, comparison(found, labels, reference or DEFAULT_REFERENCE))
         write_comparison_report(output_dir)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
+
+from sfa_hf.errors import ConfigError
 
 Result = TypeVar("Result")
 
@@ -21,11 +23,19 @@ def world_size() -> int:
 
 
 def from_first_process(make: Callable[[], Result]) -> Result:
-    """Call ``make`` only on process 0, and return its result on every process."""
-    box = [make() if rank() == 0 else None]
-    if world_size() > 1:
-        dist.broadcast_object_list(box, src=0)
-    return box[0]  # type: ignore[return-value]
+    """Call ``make`` only on process 0, and return its result, or raise its ConfigError, on every process."""
+    if world_size() == 1:
+        return make()
+    box: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = make()
+        except ConfigError as error:
+            box[1] = (error.key, error.problem, error.right)
+    dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise ConfigError(*box[1])
+    return box[0]
 
 
 def barrier() -> None:

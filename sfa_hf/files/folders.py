@@ -6,7 +6,6 @@ one of them calls :func:`put_in_place` at the end.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 import shutil
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sfa_hf.files.atomic import LEFTOVER_SUFFIX, sync_file, sync_folder
+from sfa_hf.files.locks import release, try_lock
 
 
 def aside(final: Path) -> Path:
@@ -62,15 +62,11 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Whether the folder is this process's; false where another holds it, or the file system has no locks.
-
-    The system lets go of the lock of a process that dies.
-    """
+    """Whether the folder is this process's; false where another holds it, or the file system has no locks."""
     descriptor, ours = os.open(folder, os.O_RDONLY), False
     try:
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = True
+            ours = try_lock(descriptor)
         yield ours
     finally:
-        os.close(descriptor)
+        release(descriptor)

@@ -62,6 +62,15 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return _manifest(folder)[_FACTS]
 
 
+def sealed_files(folder: Path) -> list[str]:
+    """The files that a manifest lists, by their path in the folder.
+
+    Raises:
+        ConfigError: there is no manifest, or it is damaged.
+    """
+    return list(_manifest(folder)[_FILES])
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     return read_checked(folder / MANIFEST, "a folder that was wholly written")
 

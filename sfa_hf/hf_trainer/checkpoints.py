@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.distributed.processes import from_first_process
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.manifest import damage, read_facts, seal
+from sfa_hf.files.owned import Names, remove_files, remove_known
+from sfa_hf.hf_trainer.saved_names import saved_names
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ class CheckpointKeeper(TrainerCallback):
         seconds: training time that the checkpoint resumed from had taken.
     """
 
+    SEALS: ClassVar[bool] = True
+
     def __init__(self, facts: Mapping[str, Any], kept: int, seconds: float = 0.0) -> None:
         self._facts = dict(facts)
         self._kept = kept
@@ -69,32 +71,36 @@ class CheckpointKeeper(TrainerCallback):
         seconds = self._seconds + time.perf_counter() - self._began
         seal(folder / f"checkpoint-{state.global_step}", {**self._facts, "seconds": seconds})
         if state.is_world_process_zero:
-            for _step, older in _checkpoints(folder)[self._kept :]:
-                shutil.rmtree(older)
+            for _step, older in checkpoints_in(folder)[self._kept :]:
+                remove_checkpoint(older)
 
 
-def newest_whole(folder: Path) -> Checkpoint | None:
+def newest_whole(folder: Path, names: Names) -> Checkpoint | None:
     """Find the checkpoint to resume from; each one that is damaged is named in a warning. A collective call.
 
     Whatever else an interrupted training left in the folder is removed: what is newer, and what is no
-    checkpoint.
+    checkpoint. What no training writes is left alone.
 
     Args:
         folder: of the task; made if it is not there.
+        names: that a training writes into it.
+
+    Raises:
+        ConfigError: what would be removed holds something that no training wrote, or a symbolic link.
     """
-    processes = PartialState()
     found = _newest_whole(folder)
-    if processes.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = [path for step, path in _checkpoints(folder) if found and step <= found.step]
-        for path in set(folder.iterdir()) - set(kept):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    processes.wait_for_everyone()
+    from_first_process(lambda: _tidy(folder, names, found))
     return found
 
 
+def _tidy(folder: Path, names: Names, found: Checkpoint | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [path for step, path in checkpoints_in(folder) if found and step <= found.step]
+    remove_known(folder, names, kept, "output_dir")
+
+
 def _newest_whole(folder: Path) -> Checkpoint | None:
-    for step, path in from_first_process(lambda: _checkpoints(folder)):
+    for step, path in from_first_process(lambda: checkpoints_in(folder)):
         if problem := damage(path):
             logger.warning("skipping %s: %s", path, problem)
         else:
@@ -131,10 +137,15 @@ def check_resumable(checkpoint: Checkpoint, facts: Mapping[str, Any]) -> None:
         )
 
 
-def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the files that were saved in a checkpoint, and its folder if nothing else is in it."""
+    remove_files(folder, saved_names(folder))
+
+
+def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
     """All checkpoints of a task, whole or not, the newest first."""
     found = [(int(match[1]), path) for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))]
-    return sorted(found, reverse=True)
+    return sorted((each for each in found if not each[1].is_symlink()), reverse=True)
 
 
 def _layout(facts: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.hf_trainer.caller import caller
+from sfa_hf.hf_trainer.checkpoint_seal import CheckpointSeal
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +33,9 @@ class LastInLine(TrainerCallback):
         self._finish, self._stepped, self._finished = finish, False, False
         self._handler = called.handler if (called := caller()) else None
         if self._handler is not None:
-            self._handler.callbacks.append(self)
+            callbacks = self._handler.callbacks
+            seals = (place for place, each in enumerate(callbacks) if isinstance(each, CheckpointSeal))
+            callbacks.insert(next(seals, len(callbacks)), self)
 
     def finish(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         """Finish, unless that was done or this training took no step: it resumed from its own end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation import chance_level, read_records, right_or_wrong, transitions
 from sfa_hf.evaluation.harness import Harness
+from sfa_hf.evaluation.records import check_record
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.run_folder import RunFolder, RunState
 
@@ -35,12 +36,12 @@ def from_files(folder: RunFolder, config: RunConfig, state: RunState) -> dict[st
     tasks = [task.name for task in config.tasks]
     lm_eval = harness(folder, config)
     return {
-        "transitions": stage_transitions(folder, tasks, state.evaluated),
+        "transitions": stage_transitions(folder, tasks, state),
         **({} if lm_eval is None else {"lm_eval": lm_eval.found(state.evaluated)}),
     }
 
 
-def stage_transitions(folder: RunFolder, tasks: Sequence[str], rows: int) -> list[dict[str, Any]]:
+def stage_transitions(folder: RunFolder, tasks: Sequence[str], state: RunState) -> list[dict[str, Any]]:
     """Held-out rows answered rightly and wrongly before and after each stage, as in results.json.
 
     From the records on disk; tasks without them, and tasks whose rows are not right or wrong (perplexity),
@@ -49,20 +50,27 @@ def stage_transitions(folder: RunFolder, tasks: Sequence[str], rows: int) -> lis
     Args:
         folder: the run's folder.
         tasks: their names.
-        rows: rows of the score matrix that are whole.
+        state: the run's, which tells the rows of the score matrix that are whole, and the records' hashes.
+
+    Raises:
+        ConfigError: a file of records is damaged, or not as it was written.
     """
     return [
         found
         for task in tasks
-        for before, after in pairwise(range(rows))
-        for found in _between(folder, task, before, after)
+        for before, after in pairwise(range(state.evaluated))
+        for found in _between(folder, task, before, after, state.records)
     ]
 
 
-def _between(folder: RunFolder, task: str, before: int, after: int) -> list[dict[str, Any]]:
+def _between(
+    folder: RunFolder, task: str, before: int, after: int, hashes: Mapping[str, str]
+) -> list[dict[str, Any]]:
     paths = [folder.records_folder(row) / f"{task}.jsonl" for row in (before, after)]
     if not all(path.is_file() for path in paths):
         return []
+    for path in paths:
+        check_record(folder.path, path, hashes)
     try:
         return _moved(task, before, after, *map(read_records, paths))
     except (ValueError, KeyError, TypeError) as error:

@@ -14,6 +14,7 @@ from sfa_hf.checkpoints import make_recipe, merge_checkpoints
 from sfa_hf.files.atomic import link_or_copy
 from sfa_hf.files.folders import aside, put_in_place
 from sfa_hf.files.manifest import seal
+from sfa_hf.hf_trainer.checkpoints import checkpoints_in, remove_checkpoint
 from sfa_hf.methods import Stage
 
 
@@ -42,8 +43,8 @@ def keep_model(
         finish(aside(stage.model))
     _seal_in_place(stage.model, stage, seconds)
     if processes.is_main_process:
-        for checkpoint in stage.folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        for _step, checkpoint in checkpoints_in(stage.folder):
+            remove_checkpoint(checkpoint)
     processes.wait_for_everyone()
 
 

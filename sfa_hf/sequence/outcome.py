@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate import PartialState
@@ -53,6 +54,7 @@ class Outcome:
                     self._config.evaluation,
                     records_path=records,
                 )
+            self._note_records(row, [task.name])
             done.append({"value": score.value, "stderr": score.stderr, "metric": score.metric})
             self.write_state()
         self._add_row(done)
@@ -63,11 +65,16 @@ class Outcome:
             before, records = self._folder.records_folder(row - 1), self._folder.records_folder(row)
             if before.is_dir():
                 shutil.copytree(before, records, dirs_exist_ok=True)
+        self._note_records(row, [task.name for task in self._config.tasks])
         last = zip(self._state.scores[-1], self._state.stderr[-1], self._config.tasks, strict=True)
         metrics = self._state.metrics_used
         self._add_row(
             [{"value": v, "stderr": e, "metric": metrics[task.name]} for v, e, task in last],
         )
+
+    def _note_records(self, row: int, tasks: Sequence[str]) -> None:
+        """Keep the hashes of what was just written."""
+        self._state.records |= from_first_process(lambda: self._folder.record_hashes(row, tasks))
 
     def missing_in_lm_eval(self) -> list[int]:
         """Rows whose models lm-eval has not seen yet."""
@@ -107,10 +114,11 @@ class Outcome:
         self._write_results()
 
     def _write_results(self) -> None:
-        if self._processes.is_main_process:
-            write_json(self._folder.results_file, self._results())
-            write_report(self._folder.path)
-        self._processes.wait_for_everyone()
+        from_first_process(self._write_results_here)
+
+    def _write_results_here(self) -> None:
+        write_json(self._folder.results_file, self._results())
+        write_report(self._folder.path)
 
     def _results_differ(self) -> bool:
         wanted = {key: value for key, value in self._results().items() if key != "versions"}

@@ -6,9 +6,10 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from sfa_hf.sequence.run_folder import SCHEMA, RunState
+from sfa_hf.sequence.run_folder import RunState
 from sfa_hf.sequence.scores import summary
 
+SCHEMA = 1
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "peft", "deepspeed", "lm_eval")
 
 

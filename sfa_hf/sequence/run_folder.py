@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from sfa_hf.config.yaml_files import read_yaml, yaml_text
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import (
+    file_hash,
     folder_bytes,
     is_leftover,
     read_checked,
@@ -20,12 +20,19 @@ from sfa_hf.files.atomic import (
     write_atomic,
     write_checked,
 )
+from sfa_hf.files.owned import Names, check_owned, remove_owned
+from sfa_hf.sequence.run_names import run_names
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of state.json. 2: with the hashes of rows and records."""
 # Where a run lies, not what it is: a folder may be moved, and asked to be replaced.
 LOCATION_KEYS = ("output_dir", "overwrite")
+_SECTIONS = {
+    *("model", "sequence", "method", "training", "evaluation", "data", "seed", "output_dir"),
+}
+_NO_CONFIG = "restore the file, or another output_dir"
 BROKEN = "restore the file, or start again with overwrite=true"
 
 
@@ -44,6 +51,8 @@ class RunState:
         cost: sums over the run so far (seconds), and peaks (bytes).
         engine: name of the training engine.
         world_size: processes of the latest launch.
+        rows: SHA-256 of each source's rows, of each task, as the first launch found them.
+        records: SHA-256 of each file of records, by its path in the run's folder.
     """
 
     trained: int = 0
@@ -56,6 +65,8 @@ class RunState:
     cost: dict[str, float] = field(default_factory=dict)
     engine: str = ""
     world_size: int = 1
+    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+    records: dict[str, str] = field(default_factory=dict)
 
     @property
     def evaluated(self) -> int:
@@ -95,10 +106,23 @@ class RunFolder:
             logger.warning("%s; going on from the state before it, %s", error, self._previous_file.name)
             return state
 
+    def check_replaceable(self) -> None:
+        """See that there is nothing, or nothing but an earlier run.
+
+        Raises:
+            ConfigError: by the first thing that is not a run's, or is a symbolic link.
+        """
+        if self.path.exists():
+            check_owned(self.path, self._own_names(), "overwrite")
+
     def create(self, *, overwrite: bool) -> None:
-        """Make the folder and write config.yaml; with ``overwrite``, remove an earlier run first."""
+        """Make the folder and write config.yaml; with ``overwrite``, remove an earlier run first.
+
+        Raises:
+            ConfigError: as :meth:`check_replaceable`; nothing has been removed.
+        """
         if overwrite and self.path.exists():
-            self._remove_run()
+            remove_owned(self.path, self._own_names(), "overwrite", self._config_file.name)
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomic(self._config_file, yaml_text(self.resolved))
 
@@ -135,6 +159,11 @@ class RunFolder:
         """The per-row records of one row of the score matrix."""
         return self.path / "records" / f"after-{row}"
 
+    def record_hashes(self, row: int, tasks: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of the records of these tasks, by path in this folder; of those that are there."""
+        files = [self.records_folder(row) / f"{task}.jsonl" for task in tasks]
+        return {file.relative_to(self.path).as_posix(): file_hash(file) for file in files if file.is_file()}
+
     @property
     def _config_file(self) -> Path:
         return self.path / "config.yaml"
@@ -148,7 +177,7 @@ class RunFolder:
         return self.path / "state.previous.json"
 
     def _refuse_other_config(self) -> None:
-        differing = differing_keys(read_yaml(self._config_file, BROKEN), self.resolved)
+        differing = differing_keys(read_yaml(self._config_file, _NO_CONFIG), self.resolved)
         if differing:
             raise ConfigError(
                 "output_dir",
@@ -160,18 +189,17 @@ class RunFolder:
         values = read_checked(file, BROKEN)
         schema = values.pop("schema", None)
         if schema != SCHEMA or set(values) != set(asdict(RunState())):
-            raise ConfigError(str(file), f"is not a state of schema {SCHEMA}", BROKEN)
+            problem = f"was written by another version: its schema is {schema}, here it is {SCHEMA}"
+            raise ConfigError(str(file), problem, "that version, another output_dir, or overwrite=true")
         return RunState(**values)
 
-    def _remove_run(self) -> None:
-        if not self._config_file.is_file() and _belongings(self.path):
-            raise ConfigError(
-                "overwrite", f"{self.path} holds files that are not a run's", "a new output_dir"
-            )
-        for path in self.path.iterdir():
-            if path != self._config_file:  # last, so that what is left of a removal is still a run's
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        shutil.rmtree(self.path)
+    def _own_names(self) -> Names:
+        """The names of the run that is there; none where config.yaml is not as a run wrote it."""
+        with suppress(ConfigError, OSError):
+            config = read_yaml(self._config_file)
+            if config.keys() == _SECTIONS and yaml_text(config) == self._config_file.read_text("utf-8"):
+                return run_names(config)
+        return {}
 
 
 def _belongings(folder: Path) -> list[Path]:

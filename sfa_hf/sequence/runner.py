@@ -27,10 +27,12 @@ from sfa_hf.hf_trainer.arguments import checkpoints_kept, training_arguments
 from sfa_hf.hf_trainer.preemption import Preemption
 from sfa_hf.methods import Preparation, Stage
 from sfa_hf.models import resolve_model
+from sfa_hf.sequence.claim import claimed, in_use
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import raise_to_largest
 from sfa_hf.sequence.disk import check_room, disk_need, safetensors_bytes
 from sfa_hf.sequence.dry_run import dry_run
+from sfa_hf.sequence.fingerprints import fingerprints, refuse_other_rows
 from sfa_hf.sequence.keeping import keep_model, keep_same_model
 from sfa_hf.sequence.outcome import Outcome
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
@@ -44,15 +46,46 @@ def run_sequence(config: RunConfig) -> Path:
     """Run, continue or skip the sequence that ``config`` describes.
 
     Called on every process of a launch. An interrupted run continues from its newest whole checkpoint; a
-    finished one is left as it is.
+    finished one is left as it is. The folder is locked meanwhile.
 
     Returns:
         The path of results.json.
 
     Raises:
-        ConfigError: bad input, found before anything is written.
+        ConfigError: bad input, found before anything is written; or another launch is at this run.
         Preempted: SIGTERM was heard, and what a resume needs is on the disk.
     """
+    check_run(config)
+    with claimed(config.output_dir) as holder:
+        if holder is not None:
+            raise in_use(config.output_dir, holder)
+        return run_claimed(config)
+
+
+def check_run(config: RunConfig) -> None:
+    """Read every row, and build what ``training`` configures, which starts the process group.
+
+    Raises:
+        ConfigError: the first thing that is wrong; nothing has been written.
+    """
+    check_writable("output_dir", config.output_dir)
+    for task in config.tasks:
+        task.check(config.evaluation.few_shot)
+    check_tasks(config.tasks, config.evaluation)
+    with under("method"):
+        config.method.check_tasks(config.tasks)
+    if config.evaluation.lm_eval is not None:
+        check_lm_eval(config.evaluation.lm_eval)
+    warn_of_build_locks(config.training[0])
+    for task, values in zip(config.tasks, config.training, strict=True):
+        own = f"sequence.{task.name}.training"
+        keys = {name: f"{own if name in task.config.training else 'training'}.{name}" for name in values}
+        check_training(values, keys, config.output_dir, config.seed)
+    joined_processes()
+
+
+def run_claimed(config: RunConfig) -> Path:
+    """As :func:`run_sequence`, for a checked run whose folder this launch holds."""
     return _Run(config).run()
 
 
@@ -71,21 +104,15 @@ def joined_processes() -> PartialState:
 
 class _Run:
     def __init__(self, config: RunConfig) -> None:
-        check_writable("output_dir", config.output_dir)
-        for task in config.tasks:
-            task.check(config.evaluation.few_shot)
-        check_tasks(config.tasks, config.evaluation)
-        with under("method"):
-            config.method.check_tasks(config.tasks)
-        if config.evaluation.lm_eval is not None:
-            check_lm_eval(config.evaluation.lm_eval)
         self.config, self.method = config, config.method
         self.folder = RunFolder(config.output_dir, config.resolved)
+        if config.overwrite:
+            self.folder.check_replaceable()
         found = None if config.overwrite else self.folder.read()
-        self.state = found or RunState()
+        if found is not None:
+            refuse_other_rows(config.tasks, found.rows)
+        self.state = found or RunState(rows=fingerprints(config.tasks))
         self.continued = found is not None
-        warn_of_build_locks(config.training[0])
-        self._check_training()  # and starts the process group
         self.processes = joined_processes()
         self.outcome = Outcome(config, self.folder, self.state, self.processes)
         self.preemption = Preemption()
@@ -115,12 +142,6 @@ class _Run:
         for row in range(self.state.evaluated, len(self.config.tasks) + 1):
             self._fill(row)
             self._score_by_lm_eval()
-
-    def _check_training(self) -> None:
-        for task, values in zip(self.config.tasks, self.config.training, strict=True):
-            own = f"sequence.{task.name}.training"
-            keys = {name: f"{own if name in task.config.training else 'training'}.{name}" for name in values}
-            check_training(values, keys, self.folder.path, self.config.seed)
 
     def _check_models(self) -> None:
         """A kept model that decayed is the start of what comes after it: it is refused, never passed on."""

@@ -24,6 +24,7 @@ from sfa_hf.hf_trainer.preemption import Preemption, StopAtStep
 from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
 from sfa_hf.sequence.config import RunConfig
+from sfa_hf.sequence.run_names import task_names
 from sfa_hf.tasks import collator, encode, rows_hash
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def train_task(
     The model lives until the block ends.
     """
     _save_whole_models(arguments)
-    task, method, checkpoint = stage.task, config.method, newest_whole(stage.folder)
+    task, method = stage.task, config.method
+    checkpoint = newest_whole(stage.folder, task_names(config.resolved["method"]))
     first = _first_weights(method.start(stage), checkpoint, arguments)
     model, tokenizer = load_on_engine(first, config.model.dtype)
     model = method.adapted(model, stage.base)

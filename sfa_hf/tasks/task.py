@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -70,6 +72,16 @@ class Task:
             right = "at least one source; sfa-hf evaluate scores a task without training rows"
             raise ConfigError(f"{self.name}.train", "names no rows to train on", right)
         self._after_examples(self._chosen(None), few_shot)
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of the rendered rows of each source, by "train.0", "heldout.0" and so on."""
+        parts = {"train": self._train, "heldout": self._heldout}
+        return {f"{part}.{i}": _digest(rows) for part in parts for i, rows in enumerate(parts[part])}
+
+    def source(self, name: str) -> str:
+        """The path, as the task file gives it, of a source by its name in :meth:`fingerprints`."""
+        part, position = name.split(".")
+        return {"train": self.config.train, "heldout": self.config.heldout}[part][int(position)].path
 
     def train_rows(self) -> list[Row]:
         """All training rows, sources one after another."""
@@ -172,6 +184,14 @@ class _Renderer:
             raise ConfigError(key, f"{where} has null in column '{err}'", right) from None
         except ValueError as err:
             raise ConfigError(key, f"{where}: the template {err}", "a template that fits every row") from None
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        values = [row.prompt, row.target, row.choices, row.columns]
+        digest.update(json.dumps(values, sort_keys=True, default=repr).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _length(row: Row) -> int:

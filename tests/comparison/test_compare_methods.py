@@ -14,6 +14,7 @@ from sfa_hf.comparison import carry_out, launch, load_plan
 from sfa_hf.comparison.found import find_runs
 from sfa_hf.errors import ConfigError
 from sfa_hf.sequence import RunConfig
+from sfa_hf.sequence.fingerprints import fingerprints
 from sfa_hf.tasks import task
 from tests.sequence.small_run import small_base, small_data, small_values
 
@@ -47,15 +48,15 @@ class _Killed(BaseException):
 
 
 def test_a_killed_comparison_goes_on_where_it_was(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, run_sequence = config.parent / "out", launch.run_sequence
+    out, run_claimed = config.parent / "out", launch.run_claimed
 
     def dies_in_second_run(run: RunConfig) -> Path:
         if run.method.name == "sfa":
             raise _Killed
-        return run_sequence(run)
+        return run_claimed(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(launch, "run_sequence", dies_in_second_run)
+        patch.setattr(launch, "run_claimed", dies_in_second_run)
         with pytest.raises(_Killed):
             _compare(config)
     assert "sequential" in (out / "comparison.md").read_text()  # the table has what is there
@@ -112,7 +113,7 @@ def test_one_that_fails_leaves_the_others_their_results(config: Path) -> None:
     with pytest.raises(ConfigError, match=r"output_dir: .*label of its own"):
         load_plan(str(config), {"methods": [{"name": "sfa", "label": "sequential"}]})
     other = load_plan(str(config), {"evaluation": {"limit": 3}})
-    belonging = find_runs(out, other.runs[0].config.resolved)
+    belonging = find_runs(out, other.runs[0].config.resolved, fingerprints(other.runs[0].config.tasks))
     assert (belonging.runs, len(belonging.others)) == ((), 1)
     assert belonging.others[0].startswith("sequential/seed-0: evaluation.limit (None there, 3 here)")
 
@@ -126,7 +127,7 @@ def test_what_all_runs_share_is_refused_once_and_nothing_is_written(config: Path
 
 def test_a_run_that_another_launch_is_at_is_left_to_it(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    monkeypatch.setattr(launch, "run_sequence", lambda run: done.append(run.method.name))
+    monkeypatch.setattr(launch, "run_claimed", lambda run: done.append(run.method.name))
     place = config.parent / "out" / "sequential"
     place.mkdir(parents=True)
     with FileLock(place / ".seed-0.lock"):

@@ -177,7 +177,7 @@ def test_other_training_rows_are_refused(scene: Scene, tmp_path: Path) -> None:
     rows = (scene.data / "signs.jsonl").read_text()
     (scene.data / "signs.jsonl").write_text(rows.replace(" 4", " 5", 1))
     try:
-        with pytest.raises(ConfigError, match="sequence: the training rows are not those"):
+        with pytest.raises(ConfigError, match=r"sequence\.signs\.train\.0: signs\.jsonl yields other rows"):
             scene.run(run)
     finally:
         (scene.data / "signs.jsonl").write_text(rows)

@@ -8,7 +8,9 @@ import pytest
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.manifest import seal
 from sfa_hf.hf_trainer.checkpoints import Checkpoint, check_resumable, newest_whole
+from sfa_hf.sequence.run_names import task_names
 
+NAMES = task_names({"name": "sfa"})
 FACTS: dict[str, Any] = {"rows": "abc", "zero": 2, "processes": 2, "samples": 8}
 
 
@@ -25,20 +27,21 @@ def test_the_newest_whole_one_is_found_and_the_rest_goes(tmp_path: Path, caplog)
     written(tmp_path, 9)
     (written(tmp_path, 100) / "global_step" / "shard.pt").write_bytes(b"shorter")
     written(tmp_path, 110, whole=False)
-    (tmp_path / "model.writing").mkdir()
+    (tmp_path / ".model.tmp").mkdir()
+    (tmp_path / "notes.txt").write_text("a user's")
     kept = written(tmp_path, 20)
-    found = newest_whole(tmp_path)
+    found = newest_whole(tmp_path, NAMES)
     assert found == Checkpoint(20, kept, {**FACTS, "seconds": 20.0})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-20", "checkpoint-9"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-20", "checkpoint-9", "notes.txt"]
     assert "checkpoint-110: its manifest.json is missing" in caplog.text
     assert "checkpoint-100: shard.pt has 7 bytes instead of 100" in caplog.text
 
 
 def test_a_folder_without_one_is_made_empty(tmp_path: Path) -> None:
     written(tmp_path, 3, whole=False)
-    assert newest_whole(tmp_path) is None
+    assert newest_whole(tmp_path, NAMES) is None
     assert list(tmp_path.iterdir()) == []
-    assert newest_whole(tmp_path / "new") is None
+    assert newest_whole(tmp_path / "new", NAMES) is None
 
 
 @pytest.mark.parametrize(

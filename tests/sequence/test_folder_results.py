@@ -7,7 +7,7 @@ from typing import Any
 
 from sfa_hf.evaluation.records import write_records
 from sfa_hf.sequence.folder_results import stage_transitions
-from sfa_hf.sequence.run_folder import RunFolder
+from sfa_hf.sequence.run_folder import RunFolder, RunState
 
 
 def records(scores: list[float], choices: int = 0) -> list[dict[str, Any]]:
@@ -24,7 +24,9 @@ def test_rows_lost_and_gained_between_consecutive_stages(tmp_path: Path) -> None
         for row, scores in enumerate(of_task):
             path = folder.records_folder(row) / f"{task}.jsonl"
             write_records(path, records(scores, choices=5 if task == "law" else 0))
-    first, second = stage_transitions(folder, ["law", "text", "unscored"], rows=3)
+    hashes = {key: value for row in range(3) for key, value in folder.record_hashes(row, stages).items()}
+    state = RunState(scores=[[0.0]] * 3, records=hashes)
+    first, second = stage_transitions(folder, ["law", "text", "unscored"], state)
     assert first == {
         "task": "law",
         "from": 0,
@@ -39,5 +41,5 @@ def test_rows_lost_and_gained_between_consecutive_stages(tmp_path: Path) -> None
     }
     assert (second["from"], second["to"], second["lost"], second["never"]) == (1, 2, 2, 1)
     assert second["lost_beyond_chance"] == (2 - 1 * 0.2 / 0.8) / 4
-    assert stage_transitions(folder, ["law"], rows=2) == [first]
-    assert stage_transitions(folder, ["law"], rows=0) == []
+    assert stage_transitions(folder, ["law"], RunState(scores=[[0.0]] * 2, records=hashes)) == [first]
+    assert stage_transitions(folder, ["law"], RunState()) == []

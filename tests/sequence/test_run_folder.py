@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sfa_hf.errors import ConfigError
+from sfa_hf.evaluation.records import write_records
+from sfa_hf.files.atomic import write_checked
+from sfa_hf.files.manifest import seal
 from sfa_hf.sequence.run_folder import RunFolder, RunState, differing_keys
 
-CONFIG: dict[str, Any] = {"method": {"name": "sfa", "beta": 0.5}, "seed": 0, "output_dir": "here"}
+CONFIG: dict[str, Any] = {
+    "model": {"name_or_path": "builtin:pythia"},
+    "sequence": [{"name": "math"}, {"name": "law"}],
+    "method": {"name": "sfa", "beta": 0.5},
+    **{section: {} for section in ("training", "evaluation", "data")},
+    "seed": 0,
+    "output_dir": "here",
+}
 
 
 @pytest.fixture
@@ -57,6 +68,85 @@ def test_overwrite_replaces_a_run_and_nothing_else(folder: RunFolder, tmp_path: 
     with pytest.raises(ConfigError, match="not a run's"):
         RunFolder(precious, CONFIG).read()
     assert (precious / "thesis.txt").exists()
+
+
+def _finished_task(folder: RunFolder) -> None:
+    """Make the files of a run that has trained one of its tasks and is at the second."""
+    for part in ("0-math/model", "1-law/checkpoint-5", "0-math/sfa_anchor/0123abcd"):
+        (folder.path / part).mkdir(parents=True)
+        (folder.path / part / "model.safetensors").write_bytes(b"weights")
+    seal(folder.path / "0-math" / "model", {})
+    write_records(folder.records_folder(0) / "math.jsonl", [{"index": 0}])
+    (folder.path / ".results.json.abc.tmp").write_text("torn")
+    folder.write(RunState(trained=1))
+
+
+def test_overwrite_removes_all_that_a_run_wrote(folder: RunFolder) -> None:
+    _finished_task(folder)
+    folder.create(overwrite=True)
+    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "photos/cat.jpg",
+        "thesis.txt",
+        ".bashrc",
+        "2-code/notes.txt",
+        "0-math/notes.txt",
+        "0-math/model/notes.txt",
+        "0-math/model/inner/model.safetensors",
+        "1-law/checkpoint-5/notes.txt",
+        "1-law/checkpoint-best/model.safetensors",
+        "records/after-0/other.jsonl",
+        "records/notes.txt",
+        "plots/mine.png",
+    ],
+)
+def test_overwrite_refuses_by_name_what_no_run_wrote(folder: RunFolder, own: str) -> None:
+    _finished_task(folder)
+    path = folder.path / own
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("years of work")
+    before = sorted(folder.path.rglob("*"))
+    with pytest.raises(ConfigError, match=r"overwrite: .* is not a run's") as stop:
+        RunFolder(folder.path, {**CONFIG, "seed": 1}).create(overwrite=True)
+    named = Path(str(stop.value).removeprefix("overwrite: ").split(" is not")[0])
+    assert named == path or named in path.parents
+    assert sorted(folder.path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["", "0-math", "plots", "records/after-0", "0-math/model/vocab.txt"])
+def test_overwrite_never_follows_a_link(folder: RunFolder, tmp_path: Path, place: str) -> None:
+    _finished_task(folder)
+    precious = tmp_path / "precious"
+    link = folder.path / place
+    link.rename(precious) if link.exists() else precious.write_text("a user's")
+    link.symlink_to(precious)
+    before = sorted(precious.rglob("*"))
+    with pytest.raises(ConfigError, match=r"overwrite: .*symbolic link"):
+        folder.create(overwrite=True)
+    assert link.is_symlink()
+    assert precious.exists()
+    assert sorted(precious.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["a: 1\n", "not yaml: [", "# mine\nseed: 0\n"])
+def test_a_folder_with_some_config_stays_whole(tmp_path: Path, text: str) -> None:
+    home = tmp_path / "home"
+    (home / "Documents").mkdir(parents=True)
+    (home / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"overwrite: .*Documents, .*config\.yaml are not a run's"):
+        RunFolder(home, CONFIG).create(overwrite=True)
+    assert (home / "config.yaml").read_text() == text
+
+
+def test_a_state_of_an_older_version_is_refused_in_a_line(folder: RunFolder) -> None:
+    older = {key: value for key, value in asdict(RunState()).items() if key not in ("rows", "records")}
+    write_checked(folder.path / "state.json", {"schema": 1, **older})
+    with pytest.raises(ConfigError, match=r"state\.json: .*schema is 1, here it is 2 .*overwrite=true"):
+        folder.read()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
