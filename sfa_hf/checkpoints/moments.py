@@ -49,7 +49,8 @@ def _stored_names(model: Path, names: list[str]) -> dict[str, str]:
     if not (model / "config.json").is_file():
         raise ConfigError("MODEL", f"{model} has no config.json", "the folder of the model that was trained")
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     known = {name for name, _ in empty.named_parameters()}
     if unknown := sorted(set(names) - known):
         raise ConfigError("MODEL", f"{model} has no parameter {unknown[0]}", "the model that was trained")

@@ -13,7 +13,7 @@ def tied_names(model: SavedModel) -> dict[str, str]:
 
     Read from the model's class, built without memory for weights.
     """
-    config = AutoConfig.from_pretrained(model.folder)
+    config = AutoConfig.from_pretrained(model.folder, trust_remote_code=False)
     kind = AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
     with torch.device("meta"):
-        return dict(kind.from_config(config).all_tied_weights_keys)
+        return dict(kind.from_config(config, trust_remote_code=False).all_tied_weights_keys)

@@ -188,7 +188,9 @@ def _object(row: Any, where: str) -> Columns:
 
 def _dataset(path: str, source: DataSource, key: str) -> Iterator[Columns]:
     with _quiet(), from_hub(f"{key}.path", f"dataset {path}"):
-        loaded = datasets.load_dataset(path, source.name, split=source.split, revision=source.revision)
+        loaded = datasets.load_dataset(
+            path, source.name, split=source.split, revision=source.revision, trust_remote_code=False
+        )
     if isinstance(loaded, datasets.DatasetDict):
         right = f"one of its splits: {', '.join(loaded)}"
         raise ConfigError(f"{key}.split", f"dataset {path} has several parts", right)
