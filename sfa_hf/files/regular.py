@@ -1,4 +1,4 @@
-"""Whole small files from strangers: never waits for a pipe, never reads without a bound, never nests without end."""
+"""Whole small files from strangers: no wait for a pipe, no read without a bound, no endless nesting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a folder hold a model's weights: those that ``from_pretrained`` reads, and none outside it."""
+"""Which files of a folder hold a model's weights: those that ``from_pretrained`` reads, none outside it."""
 
 from __future__ import annotations
 

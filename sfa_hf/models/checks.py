@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from sfa_hf.distributed import world_size
 from sfa_hf.errors import ConfigError
@@ -86,7 +86,7 @@ def refuse_encoder(key: str, where: str, config: PreTrainedConfig) -> None:
         raise ConfigError(key, problem, "a causal language model")
 
 
-def refuse_not_causal(key: str, where: str, model: nn.Module) -> None:
+def refuse_not_causal(key: str, where: str, model: PreTrainedModel) -> None:
     """Refuse a model none of whose attention is causal: it sees the tokens that it should predict.
 
     Raises:

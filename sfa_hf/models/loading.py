@@ -89,8 +89,8 @@ def load_model(
         The model and its tokenizer.
 
     Raises:
-        ConfigError: it cannot be loaded without running code of its own, or is not a causal language model with
-            a tokenizer; weights are missing, of another shape, left over, NaN or infinite.
+        ConfigError: it cannot be loaded without running code of its own, or is not a causal language model
+            with a tokenizer; weights are missing, of another shape, left over, NaN or infinite.
     """
     where = resolve_model(name_or_path)
     with _loading(where), _without_report():
