@@ -1,4 +1,4 @@
-"""Which templates cannot grow: the text they give is at most as long as their source and their columns allow."""
+"""Which templates cannot grow: their text is bounded by their source and their columns."""
 
 from __future__ import annotations
 

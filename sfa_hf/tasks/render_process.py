@@ -63,7 +63,7 @@ class _RenderProcess:
         return "fails", f"cannot be filled in: its process ended with {code}"
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """The process; a new one where it has ended, or belongs to the process that this one was forked from."""
+        """The process; a new one where it has ended, or where this one was forked."""
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
             self._owner = os.getpid()
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, on a file of this package

@@ -1,7 +1,7 @@
-"""Jinja over one row: compiling and filling in, here or, for what could grow without end, in a process of its own.
+"""Jinja over one row: in this process or, for what could grow without end, in one with limits.
 
-Run as a program, this file answers requests on its standard input (see :mod:`sfa_hf.tasks.render_process`): it
-imports nothing but Jinja, so that it starts at once.
+Run as a program, this file answers requests on its standard input (see
+:mod:`sfa_hf.tasks.render_process`). It imports nothing but Jinja, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -114,20 +114,24 @@ def _answer(known: dict[Any, Any], kind: Kind, source: str, row: Mapping[str, An
         if (kind, source) not in known:
             known[kind, source] = compiled(kind, source)
         value = known[kind, source](row)
-        size = len(value) if kind == "text" else sum(map(len, value)) if kind == "list" else 0
-        if size > _MOST_CHARACTERS:
-            return "fails", f"gives {size} characters, more than {_MOST_CHARACTERS}"
+        size = 0 if kind == "condition" else sum(map(len, value))
     except MissingColumnError as err:
         return "missing", str(err)
     except NullColumnError as err:
         return "null", str(err)
-    except MemoryError:
-        return "fails", f"needs more than {MOST_BYTES // 2**20} MiB"
-    except (RecursionError, TemplateSyntaxError, SyntaxError):
-        return "fails", "is nested too deep"
-    except Exception as err:
-        return "fails", str(err)
+    except Exception as err:  # whatever a template can make a library raise is the template's
+        return "fails", _reason(err)
+    if size > _MOST_CHARACTERS:
+        return "fails", f"gives {size} characters, more than {_MOST_CHARACTERS}"
     return "value", value
+
+
+def _reason(err: Exception) -> str:
+    if isinstance(err, MemoryError):
+        return f"needs more than {MOST_BYTES // 2**20} MiB"
+    if isinstance(err, (RecursionError, TemplateSyntaxError, SyntaxError)):
+        return "is nested too deep"
+    return str(err)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ ENDLESS = {
     "a wide method": "{{ x.ljust(3000000000) }}",
     "a wide format": "{{ '%3000000000d' % n }}",
     "a format with a width": "{{ '{:3000000000}'.format(x) }}",
-    "doubling": "{% set t = namespace(a='xx') %}{% for i in range(60) %}{% set t.a = t.a ~ t.a %}{% endfor %}{{ t.a }}",
+    "doubling": "{% set t = namespace(a='xx') %}{% for i in range(60) %}"
+    "{% set t.a = t.a ~ t.a %}{% endfor %}{{ t.a }}",
     "growing replacements": "{{ x" + " | replace('x', 'xxxxxxxxxx')" * 12 + " }}",
     "joins of joins": "{{ x" + " | join('xxxxxxxxxxxxxxxxxx')" * 12 + " }}",
     "a long text that is small enough": "{{ 'x' * 30000000 }}",
