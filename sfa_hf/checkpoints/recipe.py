@@ -53,6 +53,7 @@ class Sections(BaseModel):
         dtype: of the merged weights; None: as they are stored.
         vocabulary: what to do with rows of embeddings that not all models have.
         tokenizer: whether the tokenizers must be the same.
+        configs: whether all that decides what is computed must be the same in the configs.
         missing: what to do with tensors that not all models have.
         config_from: the model whose config and tokenizer the result gets; None: the base, else the first.
         max_shard_size: of one safetensors file.
@@ -68,6 +69,7 @@ class Sections(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     vocabulary: Literal["same", "common", "base"] = "same"
     tokenizer: Literal["same", "any"] = "same"
+    configs: Literal["same", "any"] = "same"
     missing: Literal["refuse", "copy"] = "refuse"
     config_from: UserPath | None = None
     max_shard_size: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[KMGT]B$")] = "50GB"
@@ -93,6 +95,7 @@ class Recipe:
     dtype: str | None
     vocabulary: str
     tokenizer: str
+    configs: str
     missing: str
     config_from: str | None
     max_shard_size: str
