@@ -37,7 +37,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
         include: regular expression searched in parameter names; others are left alone.
         exclude: regular expression; parameters whose names it is found in are left alone.
-        save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/sfa_anchor``, once
+        save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/_sfa_anchor``, once
             and sharded, where the training saves checkpoints: it can then resume.
     """
 

@@ -23,7 +23,7 @@ def export_moments(moments: Path, model: Path, out: Path) -> int:
     """Write second moments for the rule ``fisher`` of saved models, a block at a time.
 
     Args:
-        moments: a ``second_moments`` folder, of any number of ranks.
+        moments: a ``_second_moments`` folder, of any number of ranks.
         model: folder of the model that the training left, whose files name the tensors.
         out: a new folder.
 
