@@ -112,8 +112,8 @@ def _model(annotation: Any) -> type[BaseModel] | None:
 
 
 def _type(option: Option, words: tuple[str, ...]) -> str:
-    plain = [each for each in option.type.split(" or ") if each != "word"] if option.choices else []
-    return ", ".join([*words, *plain]) if words else option.type
+    others = [each for each in option.type.split(" or ") if each not in ("text", "word")]
+    return ", ".join([*words, *others]) if words else option.type
 
 
 def _sentence(text: str) -> str:

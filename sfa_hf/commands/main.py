@@ -144,6 +144,19 @@ COMMAND = _Commands(
 )
 
 
+def run_command(name: str, arguments: Sequence[str]) -> None:
+    """Run a command in this process, as its function would be called.
+
+    Args:
+        name: one of :data:`COMMANDS`.
+        arguments: as on its command line.
+
+    Raises:
+        ConfigError: what the command line would answer in one line, with exit code 2.
+    """
+    _call(Command(name, COMMANDS[name]), name, list(arguments))
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """``sfa-hf ARGUMENTS``; those of the process if None. Ends with exit code 0, 2, 70, 74, 75 or 130."""
     _run(COMMAND, NAME, arguments)
@@ -156,11 +169,11 @@ def script(name: str) -> NoReturn:
 
 def _run(command: click.Command, name: str, arguments: Sequence[str] | None) -> NoReturn:
     args = list(sys.argv[1:] if arguments is None else arguments)
+    guard(lambda: _call(command, name, args or ["--help"]))
 
-    def call() -> None:
-        try:
-            command.main(args or ["--help"], prog_name=name, standalone_mode=False)
-        except click.Abort as error:
-            raise KeyboardInterrupt from error
 
-    guard(call)
+def _call(command: click.Command, name: str, arguments: list[str]) -> None:
+    try:
+        command.main(arguments, prog_name=name, standalone_mode=False)
+    except click.Abort as error:
+        raise KeyboardInterrupt from error

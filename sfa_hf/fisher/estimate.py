@@ -158,11 +158,7 @@ def estimate_fisher(
         )
     turn_dropout_off(model)
     callback = FisherCallback(len(rows), str(facts.get("task", "the rows")))
-    changes: dict[str, Any] = {
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "max_steps": len(rows),
-    }
+    changes: dict[str, Any] = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
     if arguments.deepspeed_plugin is None:  # else its config names the optimizer
         changes |= {"optim": "sgd", "optim_args": None, "optim_target_modules": None}
     make = partial(

@@ -141,7 +141,7 @@ def test_a_run_that_another_launch_is_at_is_left_to_it(config: Path, monkeypatch
         ({"methods": []}, "methods: is"),
         ({"methods": ["sequential", {"name": "sfa", "p": [1, 2]}]}, r"methods\.1\.p: 2"),
         ({"seeds": [0, 0]}, "seeds: 0 is there twice"),
-        ({"seeds": [-1]}, r"seeds\.0: is -1"),
+        ({"seeds": [-1]}, r"seeds\.0: -1 is not a seed"),
         ({"seeds": 3}, "seeds: is 3"),
         ({"reference": "sequentail"}, "reference: .*did you mean 'sequential'"),
         ({"config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),

@@ -18,7 +18,7 @@ def test_lists_form_a_grid_and_labels_name_what_was_given() -> None:
         {"name": "sfa", "beta": [0.25, 0.5], "p": [1, 0.25]},
         {"name": "sfa", "beta": [0.1, 0.2], "p": 0.5, "label": "weak"},
         {"name": "l2", "decoupled": True, "beta": 0.5},
-        {"name": "l2", "lambda": "1e-3"},
+        {"name": "l2", "lambda": 1e-3},
     ]
     found = expand(specs, {})
     assert [entry.label for entry in found] == [

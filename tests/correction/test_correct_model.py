@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +12,12 @@ import yaml
 from evaluation.small_models import SCORINGS, model, task, tokenizer
 from transformers import AutoModelForCausalLM
 
+from sfa_hf.commands.main import run_command
 from sfa_hf.errors import ConfigError
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "correct_model.py"
 
 
 def main(arguments: Sequence[str]) -> None:
-    runpy.run_path(str(SCRIPT))["main"](arguments)
+    run_command("correct", arguments)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +10,13 @@ import pytest
 import yaml
 from small_models import SCORINGS, model, task, tokenizer
 
+from sfa_hf.commands.main import run_command
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.records import read_records
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_model.py"
-
 
 def main(arguments: Sequence[str]) -> None:
-    runpy.run_path(str(SCRIPT))["main"](arguments)
+    run_command("evaluate", arguments)
 
 
 @pytest.fixture

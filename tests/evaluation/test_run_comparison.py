@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sfa_hf.commands.main import run_command
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.records import write_records
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_runs.py"
 BEFORE, AFTER = [1, 1, 1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 0, 0, 0]
 
 
@@ -35,7 +34,7 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def lines(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, list[str]]:
-    runpy.run_path(str(SCRIPT))["main"]([str(each) for each in arguments])
+    run_command("runs", [str(each) for each in arguments])
     return {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
 
 
@@ -71,7 +70,7 @@ def test_plain_folders_of_records_are_compared(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "BEFORE AFTER: two folders are needed"),
+        ([], "BEFORE: is missing"),
         (["a", "nowhere"], "nowhere: is not a folder"),
         (["a", "b", "afetr=1"], "afetr: is not a known key .did you mean 'after'"),
         (["a", "b", "after=9"], r"a/records/after-9: holds no records"),
@@ -88,4 +87,4 @@ def test_bad_input_is_one_line(
     write_records(runs[0].parent / "shorter" / "law.jsonl", records([1.0]))
     monkeypatch.chdir(runs[0].parent)
     with pytest.raises(ConfigError, match=f"^{message}"):
-        runpy.run_path(str(SCRIPT))["main"](arguments)
+        run_command("runs", arguments)

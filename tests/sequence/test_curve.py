@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from sfa_hf.errors import ConfigError
-from sfa_hf.sequence import curve, make_config, run_sequence
+from sfa_hf.evaluation import curve
+from sfa_hf.sequence import make_config, run_sequence
 from tests.sequence.small_run import small_base, small_data, small_values
 
 TASKS = ("sums", "words")
