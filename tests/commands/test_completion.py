@@ -72,7 +72,7 @@ def test_a_real_bash_completes(tmp_path: Path) -> None:
     program = f"""
 PATH={tmp_path}:$PATH
 eval "$(sfa-hf completion bash)"
-compopt() {{ echo "compopt $*"; }}
+compopt() {{ printf 'compopt %s %s\\n' "$1" "$2"; }}
 answers() {{
     COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
     _sfa_hf_completion sfa-hf
