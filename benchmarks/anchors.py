@@ -72,7 +72,7 @@ def model_of(million: int) -> LlamaForCausalLM:
 
 def measure(folder: Path, place: str, dtype: str, repeats: int) -> None:
     """Take an anchor for a whole model and merge with it; print one row."""
-    model = LlamaForCausalLM.from_pretrained(folder).to(DEVICE)
+    model = LlamaForCausalLM.from_pretrained(folder, use_safetensors=True).to(DEVICE)
     engine = attach(model, torch.optim.SGD(model.parameters(), lr=0.0))
     shards = engine.shards()
     for shard in shards:

@@ -3,7 +3,6 @@ r"""What every callback with an anchor does: which parameters it is about, and \
 from __future__ import annotations
 
 import inspect
-import re
 from dataclasses import asdict
 from os import PathLike, fspath
 from typing import Any
@@ -15,7 +14,8 @@ from transformers.trainer_utils import SaveStrategy
 
 from sfa_hf import engines
 from sfa_hf.anchor.taker import AnchorTaker, recorded_anchor
-from sfa_hf.errors import ConfigError
+from sfa_hf.config.patterns import Pattern, compiled
+from sfa_hf.errors import ConfigError, under
 from sfa_hf.hf_trainer import begin
 from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.checkpoint_seal import seal_checkpoints
@@ -38,7 +38,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
         include: regular expression searched in parameter names; others are left alone.
         exclude: regular expression; parameters whose names it is found in are left alone.
-        save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/sfa_anchor``, once
+        save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/_sfa_anchor``, once
             and sharded, where the training saves checkpoints: it can then resume.
     """
 
@@ -55,8 +55,8 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         self.anchor = None if anchor is None else fspath(anchor)
         self.anchor_device = anchor_device
         self.anchor_dtype = anchor_dtype
-        self.include = None if include is None else re.compile(include)
-        self.exclude = None if exclude is None else re.compile(exclude)
+        self.include = None if include is None else compiled(include)
+        self.exclude = None if exclude is None else compiled(exclude)
         self.save_anchor = save_anchor
         self.anchor_record: dict[str, Any] | None = None
         self.nbytes = 0
@@ -159,10 +159,12 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         return [shard for shard in self._engine.shards() if self._concerns(shard.name)]
 
     def _concerns(self, name: str) -> bool:
-        if self.exclude is not None and self.exclude.search(name):
-            return False
-        return self.include is None or self.include.search(name) is not None
+        with under("exclude"):
+            if self.exclude is not None and self.exclude.found_in(name):
+                return False
+        with under("include"):
+            return self.include is None or self.include.found_in(name)
 
 
-def _text(pattern: re.Pattern[str] | None) -> str:
+def _text(pattern: Pattern | None) -> str:
     return "None" if pattern is None else repr(pattern.pattern)

@@ -10,13 +10,17 @@ from sfa_hf.engines.base import Engine
 from sfa_hf.errors import ConfigError
 from sfa_hf.shards.folder import ShardFolder, save_shard_folder
 
-FOLDER = "sfa_anchor"
+FOLDER = "_sfa_anchor"
+"""In ``output_dir``; the Trainer's upload to the Hub leaves out names that start with "_"."""
+_BEFORE = "sfa_anchor"
+"""Its name in trainings of earlier versions."""
 _RIGHT = "anchor=FOLDER or Hub id of the model that this training began with"
 
 
 def start_folder(output_dir: str, fingerprint: str) -> Path:
     """Where the start weights with this fingerprint are kept: a folder of another anchor is never taken."""
-    return Path(output_dir) / FOLDER / fingerprint
+    before = Path(output_dir) / _BEFORE / fingerprint
+    return before if before.is_dir() else Path(output_dir) / FOLDER / fingerprint
 
 
 def save_start_weights(folder: Path, engine: Engine, write: Callable[[Path], None]) -> None:

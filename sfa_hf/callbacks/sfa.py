@@ -76,19 +76,19 @@ class SFACallback(AnchoredCallback):
             \theta <- (w_o \theta_o + w \theta) / (w_o + w), w_o = \beta (\bar F_o + \epsilon)^q,
             w = (1 - \beta) (F + \epsilon)^q, F being Adam's bias-corrected second moment at this step and
             \bar F_o that of the tasks before. It saves \beta \bar F_o + (1 - \beta) F at the end of the
-            training, in ``output_dir/second_moments``. "slerp" turns \theta by the part \beta of its angle
+            training, in ``output_dir/_second_moments``. "slerp" turns \theta by the part \beta of its angle
             to \theta_o, tensor by tensor. Other rules of ``sfa_hf/rules/`` work if they define ``towards``.
         optimizer_state: what a merge does to Adam's moments of the merged weights: "keep", "reset" (to zero)
             or "scale" (by 1 - \beta).
         include: regular expression searched in parameter names; others are not merged.
         exclude: regular expression; parameters whose names it is found in are not merged.
         power: q, from 0 (as "average") to 2; for the rule "fisher".
-        anchor_moments: for the rule "fisher": folder of \bar F_o; None to look for ``second_moments`` in and
+        anchor_moments: for the rule "fisher": folder of \bar F_o; None to look for ``_second_moments`` in and
             beside the anchor's folder; "constant" where there is none: \bar F_o is then the mean of F over
             each parameter.
         shuffle_moments: for the rule "fisher", a control: seed by which \bar F_o is shuffled within each
             parameter.
-        save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/sfa_anchor``, once
+        save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/_sfa_anchor``, once
             and sharded, where the training saves checkpoints: it can then resume. Every checkpoint carries
             the anchor's fingerprint, and resuming with another anchor is refused.
 

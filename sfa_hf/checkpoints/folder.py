@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,9 @@ from typing import Any
 
 from sfa_hf.config.paths import expanded
 from sfa_hf.errors import ConfigError
+from sfa_hf.files.regular import json_object
 from sfa_hf.files.safetensors_slices import Stored, open_tensors
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-_SAVED = "a folder that save_pretrained wrote, with its weights in safetensors"
+from sfa_hf.files.weight_files import SAVED, weight_files
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def open_model(source: str, key: str, stack: ExitStack, fisher: str | None = Non
     """
     folder = locate(source, key)
     config = _config(folder, key)
-    tensors = _tensors(_weight_files(folder, key), key, stack)
+    tensors = _tensors(weight_files(folder, key), key, stack)
     importances = None if fisher is None else _importances(fisher, f"{key}.fisher", stack)
     return SavedModel(key, source, folder, config, tensors, importances)
 
@@ -76,34 +73,10 @@ def _config(folder: Path, key: str) -> dict[str, Any]:
     if (folder / "adapter_config.json").is_file():
         right = "adapters merged into their base first: averages of A and B are not averages of B A"
         raise ConfigError(key, f"{folder} holds a PEFT adapter", right)
-    config = _json(folder / "config.json", key)
+    config = json_object(folder / "config.json", key, SAVED)
     if "quantization_config" in config:
         raise ConfigError(key, f"{folder} is quantised", "weights in floating point")
     return config
-
-
-def _json(path: Path, key: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(key, f"{path.parent} has no {path.name}", _SAVED) from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(key, f"{path} is not valid JSON ({error})", _SAVED) from error
-    if not isinstance(value, dict):
-        raise ConfigError(key, f"{path} holds no keys", _SAVED)
-    return value
-
-
-def _weight_files(folder: Path, key: str) -> list[Path]:
-    if (folder / INDEX).is_file():
-        parts = _json(folder / INDEX, key).get("weight_map")
-        if not isinstance(parts, dict) or not parts:
-            raise ConfigError(key, f"{folder / INDEX} has no weight_map", "an unbroken index file")
-        return [folder / part for part in sorted(set(parts.values()))]
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    pickled = " (a pickled .bin file is not read)" if list(folder.glob("*.bin")) else ""
-    raise ConfigError(key, f"{folder} has no weights{pickled}", _SAVED)
 
 
 def _importances(given: str, key: str, stack: ExitStack) -> dict[str, Stored]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sfa_hf.checkpoints.configs import check_configs
 from sfa_hf.checkpoints.folder import SavedModel, open_model
 from sfa_hf.checkpoints.heap import keep_freed_blocks
 from sfa_hf.checkpoints.output import TensorFiles, new_folder, refuse_existing
@@ -58,8 +59,7 @@ def merge_checkpoints(recipe: Recipe, out: Path, *, progress: bool = False) -> M
     """
     refuse_existing(out)
     with ExitStack() as stack:
-        models, base, reference = _opened(recipe, stack)
-        plan = Plan(recipe, models, base, reference, _tied_names)
+        plan, reference = _planned(recipe, stack)
         specs = {job.name: (job.dtype, job.shape) for job in plan.jobs}
         with new_folder(out) as folder:
             with TensorFiles(folder, specs, recipe.max_shard_size) as files:
@@ -78,10 +78,11 @@ def check_checkpoints(recipe: Recipe) -> None:
         ConfigError: something about the models.
     """
     with ExitStack() as stack:
-        Plan(recipe, *_opened(recipe, stack), _tied_names)
+        _planned(recipe, stack)
 
 
-def _opened(recipe: Recipe, stack: ExitStack) -> tuple[list[SavedModel], SavedModel | None, SavedModel]:
+def _planned(recipe: Recipe, stack: ExitStack) -> tuple[Plan, SavedModel]:
+    """The jobs, and the model whose names, config and tokenizer the output has."""
     base = None if recipe.base is None else open_model(recipe.base, "base", stack)
     models = [
         open_model(each.path, f"models.{i}", stack, each.fisher) for i, each in enumerate(recipe.models)
@@ -90,7 +91,10 @@ def _opened(recipe: Recipe, stack: ExitStack) -> tuple[list[SavedModel], SavedMo
     reference = next((each for each in inputs if each.source == recipe.config_from), inputs[0])
     if recipe.tokenizer == "same":
         check_tokenizers(inputs)
-    return models, base, reference
+    plan = Plan(recipe, models, base, reference, _tied_names)
+    if recipe.configs == "same":  # after names and shapes, which say more
+        check_configs(inputs, layers=recipe.missing == "refuse")
+    return plan, reference
 
 
 def _tied_names(model: SavedModel) -> dict[str, str]:

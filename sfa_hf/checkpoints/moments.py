@@ -23,7 +23,7 @@ def export_moments(moments: Path, model: Path, out: Path) -> int:
     """Write second moments for the rule ``fisher`` of saved models, a block at a time.
 
     Args:
-        moments: a ``second_moments`` folder, of any number of ranks.
+        moments: a ``_second_moments`` folder, of any number of ranks.
         model: folder of the model that the training left, whose files name the tensors.
         out: a new folder.
 
@@ -49,7 +49,8 @@ def _stored_names(model: Path, names: list[str]) -> dict[str, str]:
     if not (model / "config.json").is_file():
         raise ConfigError("MODEL", f"{model} has no config.json", "the folder of the model that was trained")
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     known = {name for name, _ in empty.named_parameters()}
     if unknown := sorted(set(names) - known):
         raise ConfigError("MODEL", f"{model} has no parameter {unknown[0]}", "the model that was trained")

@@ -13,11 +13,11 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 
-from sfa_hf.checkpoints.folder import INDEX
 from sfa_hf.errors import ConfigError
 from sfa_hf.files import folders
 from sfa_hf.files.atomic import write_json
 from sfa_hf.files.safetensors_slices import item_bytes
+from sfa_hf.files.weight_files import INDEX
 
 _PATTERN = "model{suffix}.safetensors"
 _ALIGNMENT = 8  # of the data in a safetensors file

@@ -12,7 +12,7 @@ from sfa_hf.checkpoints.folder import SavedModel
 from sfa_hf.checkpoints.recipe import Recipe
 from sfa_hf.checkpoints.vocabulary import differ_by_vocabulary
 from sfa_hf.errors import ConfigError
-from sfa_hf.files.safetensors_slices import FLOATS, Stored
+from sfa_hf.files.safetensors_slices import FLOATS, Stored, same_values
 from sfa_hf.rules import BLOCK, Block, MergeRule
 
 _NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -125,8 +125,15 @@ class Plan:
         for model in self._inputs:
             for name in sorted(model.tensors.keys() - self._reference.tensors.keys()):
                 left_out = self._recipe.missing == "copy" or self._recipe.rule_for(name) is None
-                if not left_out and self._tied(self._reference).get(name) not in self._reference.tensors:
+                if left_out:
+                    continue
+                shared = self._tied(self._reference).get(name)
+                if shared not in self._reference.tensors:
                     raise self._lacks(self._reference, name, model)
+                if not same_values(model.tensors[name], model.tensors.get(shared)):
+                    tied = f"{self._reference.source} ties it to {shared}"
+                    problem = f"{model.source} has a {name} of its own, {tied}"
+                    raise ConfigError(model.key, problem, f"config_from: {model.source}")
 
     def _job(self, name: str, reference: Stored) -> Job:
         rule = self._recipe.rule_for(name)

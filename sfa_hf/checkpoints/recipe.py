@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfa_hf.config.options import EXPRESSION
 from sfa_hf.config.paths import UserPath
+from sfa_hf.config.patterns import Pattern as Expression
+from sfa_hf.config.patterns import compiled
 from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
@@ -52,6 +53,7 @@ class Sections(BaseModel):
         dtype: of the merged weights; None: as they are stored.
         vocabulary: what to do with rows of embeddings that not all models have.
         tokenizer: whether the tokenizers must be the same.
+        configs: whether all that decides what is computed must be the same in the configs.
         missing: what to do with tensors that not all models have.
         config_from: the model whose config and tokenizer the result gets; None: the base, else the first.
         max_shard_size: of one safetensors file.
@@ -67,6 +69,7 @@ class Sections(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     vocabulary: Literal["same", "common", "base"] = "same"
     tokenizer: Literal["same", "any"] = "same"
+    configs: Literal["same", "any"] = "same"
     missing: Literal["refuse", "copy"] = "refuse"
     config_from: UserPath | None = None
     max_shard_size: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?[KMGT]B$")] = "50GB"
@@ -77,7 +80,7 @@ class Sections(BaseModel):
 class Pattern:
     """The rule for some tensors: None copies them."""
 
-    match: re.Pattern[str]
+    match: Expression
     rule: MergeRule | None
 
 
@@ -92,6 +95,7 @@ class Recipe:
     dtype: str | None
     vocabulary: str
     tokenizer: str
+    configs: str
     missing: str
     config_from: str | None
     max_shard_size: str
@@ -100,9 +104,10 @@ class Recipe:
 
     def rule_for(self, name: str) -> MergeRule | None:
         """The rule of the first pattern that is found in a tensor's name, else the recipe's."""
-        for pattern in self.patterns:
-            if pattern.match.search(name):
-                return pattern.rule
+        for place, pattern in enumerate(self.patterns):
+            with under(f"parameters.{place}.match"):
+                if pattern.match.found_in(name):
+                    return pattern.rule
         return self.rule
 
 
@@ -203,7 +208,7 @@ def _pattern(
     except ValidationError as error:
         raise as_config_error(error, key, _Parameters) from error
     with under(f"{key}.match"):
-        compiled = re.compile(EXPRESSION(parsed.match))
+        found = compiled(EXPRESSION(parsed.match))
     options = parsed.model_extra or {}
     if "name" in options:
         raise ConfigError(f"{key}.name", "is not an option", "one rule for all tensors, or copy: true")
@@ -212,11 +217,11 @@ def _pattern(
             key, "has to say one thing about these tensors", "options of the rule, or copy: true"
         )
     if parsed.copied:
-        return Pattern(compiled, None)
+        return Pattern(found, None)
     own = _with_options(
         str(defaults["name"]), {**{k: v for k, v in defaults.items() if k != "name"}, **options}, key, models
     )
     if "vector" in (rule.scope, own.scope) and {"density", "threshold"} & set(options):
         right = "one for all, or rule.threshold: tensor"
         raise ConfigError(key, "sets the density of a threshold over the whole vector", right)
-    return Pattern(compiled, own)
+    return Pattern(found, own)

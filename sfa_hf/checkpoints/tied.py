@@ -1,6 +1,9 @@
-"""Which tensors a model shares: imported only where a model lacks a tensor that another has."""
+"""What transformers knows of a saved model: imported only where models differ."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
@@ -13,7 +16,15 @@ def tied_names(model: SavedModel) -> dict[str, str]:
 
     Read from the model's class, built without memory for weights.
     """
-    config = AutoConfig.from_pretrained(model.folder)
+    config = AutoConfig.from_pretrained(model.folder, trust_remote_code=False)
     kind = AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
     with torch.device("meta"):
-        return dict(kind.from_config(config).all_tied_weights_keys)
+        return dict(kind.from_config(config, trust_remote_code=False).all_tied_weights_keys)
+
+
+def whole_config(model: SavedModel) -> Mapping[str, Any]:
+    """A model's config with all defaults, in the form of this version; else as it is stored."""
+    try:
+        return AutoConfig.from_pretrained(model.folder, trust_remote_code=False).to_dict()
+    except (OSError, ValueError, KeyError, TypeError):  # an architecture that transformers does not have
+        return model.config

@@ -1,8 +1,8 @@
 """Write the second moments that a training left as whole tensors, for the rule fisher of sfa-hf merge.
 
-  sfa-hf export-moments runs/x/0-math/second_moments runs/x/0-math/model runs/x-fisher-math
+  sfa-hf export-moments runs/x/0-math/_second_moments runs/x/0-math/model runs/x-fisher-math
 
-MOMENTS is the folder second_moments of a training with SecondMomentsCallback,
+MOMENTS is the folder _second_moments of a training with SecondMomentsCallback,
 SFACallback(rule="fisher") or method.name=sfa_fisher; MODEL the model that it left. OUT_DIR must
 not exist.
 """

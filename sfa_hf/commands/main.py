@@ -53,7 +53,7 @@ COMMANDS = {
     "export-moments": Entry(
         "Write the second moments that a training left, for the rule fisher of merge.",
         (
-            Place("MOMENTS", "the folder second_moments of a training"),
+            Place("MOMENTS", "the folder _second_moments of a training"),
             Place("MODEL", "the folder of the model that it left"),
             Place("OUT_DIR", "a folder that does not exist"),
         ),

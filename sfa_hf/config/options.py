@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from sfa_hf.config.patterns import compiled
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.shards.store import known_stores
 
@@ -84,9 +84,11 @@ class Expression(Check):
 
     def __call__(self, value: Any) -> Any:
         try:
-            re.compile(super().__call__(value))
-        except re.error as error:
-            problem = f"{value!r} is not a regular expression: {error}"
+            compiled(super().__call__(value))
+        except ValueError as error:
+            if isinstance(error, ConfigError):
+                raise
+            problem = f"{value!r} {error}".replace("must be", "is not", 1)
             raise ConfigError(
                 "", problem, "Python's regular expressions; '.' matches any character"
             ) from error

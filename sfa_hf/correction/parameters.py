@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from sfa_hf.config.options import EXPRESSION
+from sfa_hf.config.patterns import compiled
 from sfa_hf.errors import ConfigError, under
 
 
@@ -43,8 +44,8 @@ def select(model: nn.Module, pattern: str) -> dict[str, nn.Parameter]:
         ConfigError: it is not a regular expression, or no name matches.
     """
     with under("parameters"):
-        compiled = re.compile(EXPRESSION(pattern))
-    chosen = {name: p for name, p in model.named_parameters() if compiled.search(name)}
+        found = compiled(EXPRESSION(pattern))
+        chosen = {name: p for name, p in model.named_parameters() if found.found_in(name)}
     if not chosen:
         names = [name for name, _ in model.named_parameters()]
         shown = ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".N.", name) for name in names))

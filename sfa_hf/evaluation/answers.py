@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+
+from sfa_hf.config.patterns import compiled
 
 
 def extract(text: str, pattern: str | None) -> str | None:
@@ -16,13 +17,11 @@ def extract(text: str, pattern: str | None) -> str | None:
 
     Returns:
         The answer, or None where nothing matches.
+
+    Raises:
+        ConfigError: without a key: the pattern takes too long.
     """
-    if pattern is None:
-        return text
-    matches = list(re.finditer(pattern, text))
-    if not matches:
-        return None
-    return matches[-1].group(1 if matches[-1].re.groups else 0)
+    return text if pattern is None else compiled(pattern).last_in(text)
 
 
 def normalised(text: str) -> str:

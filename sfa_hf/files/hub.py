@@ -35,7 +35,7 @@ def from_hub(key: str, what: str) -> Iterator[None]:
     with _offline(not reachable):
         try:
             yield
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as err:
+        except (OSError, ValueError, RuntimeError, RecursionError, datasets.exceptions.DatasetsError) as err:
             if isinstance(err, ConfigError):
                 raise
             if not reachable:

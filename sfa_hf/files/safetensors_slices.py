@@ -18,6 +18,7 @@ from sfa_hf.errors import ConfigError
 
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 """The stored types that can be merged."""
+_BLOCK_BYTES = 2**24
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16}
 _BITS |= {"BF16": 16, "F16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64}
 
@@ -65,6 +66,17 @@ class Stored:
                 raise ConfigError(str(self.path), "became shorter while it was read", "a file at rest")
             done += got
         return buffer
+
+
+def same_values(one: Stored, other: Stored | None) -> bool:
+    """Whether two tensors are the same in every bit; read a block at a time."""
+    if other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    for first in range(0, one.nbytes, _BLOCK_BYTES):
+        last = min(first + _BLOCK_BYTES, one.nbytes)
+        if not torch.equal(one.read_bytes(first, last), other.read_bytes(first, last)):
+            return False
+    return True
 
 
 def item_bytes(dtype: str) -> int:

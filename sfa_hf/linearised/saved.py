@@ -146,9 +146,15 @@ def load_linearised(
 def _load_adapter(folder: str, dtype: str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     from peft import AutoPeftModelForCausalLM, PeftConfig  # noqa: PLC0415 - an optional extra
 
-    model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), is_trainable=True)
+    model = AutoPeftModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, dtype),
+        is_trainable=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
     has_own = any(Path(folder).glob("tokenizer*"))
     name = folder if has_own else PeftConfig.from_pretrained(folder).base_model_name_or_path
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token or tokenizer.unk_token
     return model, tokenizer

@@ -21,7 +21,7 @@ from sfa_hf.linearised import linearise
 from sfa_hf.methods.base import Method, Preparation, Stage
 from sfa_hf.methods.taken import From
 from sfa_hf.moments.callback import SecondMomentsCallback
-from sfa_hf.moments.folder import FOLDER
+from sfa_hf.moments.folder import FOLDER, moments_in
 from sfa_hf.tasks import encode
 
 PRE_MERGE = "pre_merge"
@@ -83,7 +83,7 @@ class CMM(Method, takes=_OPTIONS):
         if not stage.past:
             return [SecondMomentsCallback()]
         kept = [KeepLastWeights(stage.folder / PRE_MERGE)] if self.correction == "pre_merge" else []
-        moments = str(stage.past[-1].folder / FOLDER)
+        moments = str(moments_in(stage.past[-1].folder))
         merge = self.make(
             SFACallback,
             beta=1 - self.alpha,

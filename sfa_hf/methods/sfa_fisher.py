@@ -10,7 +10,7 @@ from sfa_hf.callbacks.sfa import SFACallback
 from sfa_hf.methods.base import Method, Stage
 from sfa_hf.methods.taken import From
 from sfa_hf.moments.callback import SecondMomentsCallback
-from sfa_hf.moments.folder import FOLDER
+from sfa_hf.moments.folder import FOLDER, moments_in
 from sfa_hf.moments.past import CONSTANT
 
 _OPTIONS = From(
@@ -46,5 +46,5 @@ class SFAFisher(Method, takes=_OPTIONS):
     def callbacks(self, stage: Stage) -> list[TrainerCallback]:
         if not stage.past:
             return [SecondMomentsCallback()]
-        moments = str(stage.past[-1].folder / FOLDER) if self.moments == "tasks" else CONSTANT
+        moments = str(moments_in(stage.past[-1].folder)) if self.moments == "tasks" else CONSTANT
         return [self.make(SFACallback, rule="fisher", anchor=stage.start, anchor_moments=moments)]

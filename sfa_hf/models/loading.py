@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,19 +12,30 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from sfa_hf.config.paths import expanded
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.files.hub import first_line, from_hub
+from sfa_hf.files.regular import json_object
+from sfa_hf.files.weight_files import SAVED, weight_files
 from sfa_hf.models.builtin import BUILTINS, Recipe, builtin_folder
+from sfa_hf.models.checks import (
+    refuse_encoder,
+    refuse_not_causal,
+    refuse_not_finite,
+    refuse_other_weights,
+)
 
 KEY = "model.name_or_path"
+_NO_CODE = "an architecture of transformers: no code that comes with a model is run"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
@@ -77,14 +89,26 @@ def load_model(
         The model and its tokenizer.
 
     Raises:
-        ConfigError: it cannot be loaded, or is not a causal language model with a tokenizer.
+        ConfigError: it cannot be loaded without running code of its own, or is not a causal language model
+            with a tokenizer; weights are missing, of another shape, left over, NaN or infinite.
     """
     where = resolve_model(name_or_path)
-    with _loading(where):
-        tokenizer = AutoTokenizer.from_pretrained(where)
-        model = AutoModelForCausalLM.from_pretrained(
-            where, dtype=getattr(torch, dtype), use_safetensors=True, **kwargs
+    with _loading(where), _without_report():
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        refuse_encoder(KEY, where, AutoConfig.from_pretrained(where, trust_remote_code=False))
+        # ignore_mismatched_sizes: so that they come back in the info, and are named.
+        model, info = AutoModelForCausalLM.from_pretrained(
+            where,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **kwargs,
         )
+    refuse_not_causal(KEY, where, model)
+    refuse_other_weights(KEY, where, info)
+    refuse_not_finite(KEY, where, model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     for config in filter(None, (model.config, model.generation_config)):
@@ -111,15 +135,40 @@ def _loading(where: str) -> AbstractContextManager[None]:
     return _from_folder(where) if Path(where).is_dir() else from_hub(KEY, f"model {where}")
 
 
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Leave out the table of missing weights that transformers logs: they are an error here."""
+    log = logging.getLogger("transformers.modeling_utils")
+    log.addFilter(_is_no_report)
+    try:
+        yield
+    finally:
+        log.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
+
+
 def _check_folder(folder: Path) -> None:
-    right = "a folder that save_pretrained wrote, with its weights in safetensors"
-    if not (folder / "config.json").is_file():
-        raise ConfigError(KEY, f"{folder} has no config.json", right)
     if not list(folder.glob("tokenizer*")):  # transformers would create an empty one
-        raise ConfigError(KEY, f"{folder} has no tokenizer", right)
-    if not list(folder.glob("*.safetensors")):
-        pickled = " (a pickled .bin file is not read)" if list(folder.glob("*.bin")) else ""
-        raise ConfigError(KEY, f"{folder} has no weights{pickled}", right)
+        raise ConfigError(KEY, f"{folder} has no tokenizer", SAVED)
+    weight_files(folder, KEY)
+    _refuse_code(folder)
+
+
+def _refuse_code(folder: Path) -> None:
+    """A folder's own code is never run; transformers' classes are used where they know its kind of model."""
+    own = json_object(folder / "config.json", KEY, SAVED)
+    if own.get("auto_map") and own.get("model_type") not in CONFIG_MAPPING:
+        problem = f"{folder} is a {own.get('model_type')}, which needs code of its own (auto_map)"
+        raise ConfigError(KEY, problem, _NO_CODE)
+    file = folder / "tokenizer_config.json"
+    told = json_object(file, KEY, SAVED) if file.is_file() else {}
+    name = told.get("tokenizer_class")
+    if told.get("auto_map") and (not isinstance(name, str) or tokenizer_class_from_name(name) is None):
+        problem = f"{folder} has a tokenizer {name}, which needs code of its own (auto_map)"
+        raise ConfigError(KEY, problem, _NO_CODE)
 
 
 @contextmanager
@@ -127,5 +176,10 @@ def _from_folder(folder: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as err:
+        if isinstance(err, ConfigError):
+            raise
+        if "trust_remote_code" in str(err):
+            problem = f"{folder} needs code of its own (auto_map) for its model or its tokenizer"
+            raise ConfigError(KEY, problem, _NO_CODE) from err
         right = "a causal language model and its tokenizer, as save_pretrained writes them"
         raise ConfigError(KEY, f"{folder} cannot be loaded: {first_line(err)}", right) from err

@@ -19,7 +19,7 @@ class SecondMomentsCallback(TrainerCallback):
     r"""Saves F_1 = exp_avg_sq / (1 - \beta_2^t) of all trained weights when a training ends.
 
     For the first task of a sequence, which has no anchor yet; a task merged by ``SFACallback(rule="fisher")``
-    saves its own. They go to ``output_dir/second_moments``, sharded, and are read there by any number of
+    saves its own. They go to ``output_dir/_second_moments``, sharded, and are read there by any number of
     processes.
 
     Example:

@@ -43,7 +43,7 @@ def estimate_second_moments(
         model: loaded for this; its weights keep their bits.
         args: of the training that will be merged; not changed.
         rows: tokenised, as for that training; 1 / (1 - \beta_2) batches are enough.
-        output_dir: gets the folder ``second_moments``, in place of an older one.
+        output_dir: gets the folder ``_second_moments``, in place of an older one.
         data_collator: as for that training.
 
     Returns:

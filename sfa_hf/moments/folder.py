@@ -18,12 +18,14 @@ from sfa_hf.shards import file as shard_file
 from sfa_hf.shards.fingerprint import fingerprint
 from sfa_hf.shards.folder import ShardFolder, save_shard_folder
 
-FOLDER = "second_moments"
-"""In the ``output_dir`` of a training."""
+FOLDER = "_second_moments"
+"""In a training's ``output_dir``; the Trainer's upload to the Hub leaves out names that start with "_"."""
+_BEFORE = "second_moments"
+"""Its name in trainings of earlier versions."""
 _FACTS = "facts.json"
 ARGUMENT = "anchor_moments"
 RIGHT = (
-    "the second_moments folder that SecondMomentsCallback or SFACallback(rule='fisher') left at the end of "
+    f"the {FOLDER} folder that SecondMomentsCallback or SFACallback(rule='fisher') left at the end of "
     "the task before, that of estimate_second_moments from rows of it, or 'constant'"
 )
 
@@ -106,6 +108,12 @@ class MomentFolder:
             raise ConfigError(ARGUMENT, problem, "second moments of the same model")
 
 
+def moments_in(output_dir: Path) -> Path:
+    """Where a training that has ended left its second moments."""
+    before = output_dir / _BEFORE
+    return before if before.is_dir() and not (output_dir / FOLDER).is_dir() else output_dir / FOLDER
+
+
 def find_moments(given: str | None, anchor: str | None) -> Path:
     """Find the folder: the one given, or in or beside the anchor's.
 
@@ -117,7 +125,7 @@ def find_moments(given: str | None, anchor: str | None) -> Path:
     if anchor is None:
         raise ConfigError(ARGUMENT, "None, and anchor=None is no folder to look beside", RIGHT)
     folder = Path(anchor).expanduser().resolve()
-    for place in (folder / FOLDER, folder.parent / FOLDER):
+    for place in map(moments_in, (folder, folder.parent)):
         if place.is_dir():
             return place
     raise ConfigError(ARGUMENT, f"None, and there is no {FOLDER} in or beside {anchor}", RIGHT)

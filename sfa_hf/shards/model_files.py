@@ -2,7 +2,6 @@ r"""Reading \theta_o from safetensors: each rank only the entries that it owns."
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import weakref
@@ -19,10 +18,10 @@ from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.hub import from_hub
 from sfa_hf.files.safetensors_slices import Stored, open_tensors
+from sfa_hf.files.weight_files import INDEX, WEIGHTS, index_parts, weight_files
 from sfa_hf.shards.converted import Named, in_memory
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = ("model.safetensors", "adapter_model.safetensors")
+_ADAPTER = "adapter_model.safetensors"
 _SAME_MODEL = "a checkpoint of the same model"
 
 
@@ -135,30 +134,13 @@ def _aliases(model: nn.Module) -> dict[str, list[str]]:
 def _locate(source: str) -> list[Path]:
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return _in_folder(folder)
+        return weight_files(folder, "anchor", [_ADAPTER])
     if folder.exists() or source.startswith((".", "/", "~")):
         raise ConfigError("anchor", f"{source} is not a folder", "a folder of a saved model, or a Hub id")
     with from_hub("anchor", f"the anchor {source}"):
         try:
-            index = Path(huggingface_hub.hf_hub_download(source, _INDEX))
+            return [Path(huggingface_hub.hf_hub_download(source, WEIGHTS))]
         except EntryNotFoundError:
-            return [Path(huggingface_hub.hf_hub_download(source, _SINGLE[0]))]
-        return [Path(huggingface_hub.hf_hub_download(source, name)) for name in _parts(index)]
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    if (folder / _INDEX).is_file():
-        return [folder / name for name in _parts(folder / _INDEX)]
-    for name in _SINGLE:
-        if (folder / name).is_file():
-            return [folder / name]
-    right = f"a folder with {_SINGLE[0]} or {_INDEX}, as save_pretrained writes them"
-    raise ConfigError("anchor", f"no safetensors weights in {folder}", right)
-
-
-def _parts(index: Path) -> list[str]:
-    try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"{index} is not a safetensors index: {error}"
-        raise ConfigError("anchor", problem, "an unbroken index file") from error
+            index = Path(huggingface_hub.hf_hub_download(source, INDEX))
+        parts = index_parts(index, "anchor")
+        return [Path(huggingface_hub.hf_hub_download(source, name)) for name in parts]

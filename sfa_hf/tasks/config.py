@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sfa_hf.config.paths import UserPath
+from sfa_hf.config.patterns import compiled
 from sfa_hf.errors import nearest
 from sfa_hf.tasks.code import CodeScoring
 from sfa_hf.tasks.few_shot import FewShot
@@ -199,10 +199,7 @@ class TaskConfig(_Strict):
 
 def check_pattern(value: str) -> None:
     """Raise ValueError, with what is wrong, if a regular expression does not compile."""
-    try:
-        re.compile(value)
-    except re.error as err:
-        raise ValueError(f"must be a regular expression: {err}") from err
+    compiled(value)
 
 
 def check_template(value: list[str] | str | None, *, of_list: bool) -> None:

@@ -13,10 +13,11 @@ import itertools
 import json
 import random
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import datasets
 import pyarrow  # type: ignore[import-untyped]
@@ -27,12 +28,14 @@ from sfa_hf.files.hub import from_hub
 from sfa_hf.generated import GENERATORS, generate
 from sfa_hf.tasks.config import DataSource
 from sfa_hf.tasks.selection import holding
-from sfa_hf.tasks.text_files import blocks
+from sfa_hf.tasks.text_files import blocks, bounded_lines
 
 Columns = dict[str, Any]
 #: A row and its number in the source, from 1.
 NumberedRow = tuple[int, Columns]
 
+#: How JSON writes each half of a character beyond 16 bits; alone it is no text.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -99,12 +102,16 @@ def _matching(rows: Iterable[NumberedRow], source: DataSource, key: str) -> Iter
 
 
 def _json(path: Path) -> Iterator[Columns]:
-    with _text(path) as file:
-        rows = json.load(file)
+    with _text(path) as lines:
+        text = "".join(lines)
+    try:
+        rows = json.loads(text)
+    except RecursionError as err:
+        raise ValueError("is nested too deep") from err
     if not isinstance(rows, list):
         raise TypeError(f"holds one {type(rows).__name__}, not a list of objects")
     for number, row in enumerate(rows, start=1):
-        yield _object(row, f"item {number}")
+        yield _object(row, f"item {number}", text)
 
 
 def _json_lines(path: Path) -> Iterator[Columns]:
@@ -116,7 +123,11 @@ def _json_lines(path: Path) -> Iterator[Columns]:
                 row = json.loads(line)
             except json.JSONDecodeError as err:
                 raise ValueError(f"line {number} is not JSON: {err.msg}") from err
-            yield _object(row, f"line {number}")
+            except RecursionError as err:
+                raise ValueError(f"line {number} is nested too deep") from err
+            except ValueError as err:  # a number of more digits than Python reads
+                raise ValueError(f"line {number}: {err}") from err
+            yield _object(row, f"line {number}", line)
 
 
 def _csv(path: Path) -> Iterator[Columns]:
@@ -164,22 +175,27 @@ def _file(path: Path, reader: Callable[[Path], Iterator[Columns]], key: str) -> 
         ) from err
     except UnicodeDecodeError as err:
         raise ConfigError(f"{key}.path", f"{path} is not UTF-8 text: {err.reason}", right) from err
-    except (ValueError, TypeError, csv.Error, EOFError, OSError, pyarrow.ArrowException) as err:
+    except (ValueError, TypeError, csv.Error, zlib.error, EOFError, OSError, pyarrow.ArrowException) as err:
         if isinstance(err, ConfigError):
             raise
         raise ConfigError(f"{key}.path", f"{path}: {err}", right) from err
 
 
 @contextmanager
-def _text(path: Path) -> Iterator[IO[str]]:
+def _text(path: Path) -> Iterator[Iterator[str]]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        yield file
+        yield bounded_lines(file, path.stat().st_size)
 
 
-def _object(row: Any, where: str) -> Columns:
+def _object(row: Any, where: str, text: str) -> Columns:
     if not isinstance(row, dict):
         raise TypeError(f"{where} is a {type(row).__name__}, not an object")
+    if _HALF.search(text):  # or every row would be written out again
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as err:
+            raise ValueError(f"{where} holds half a character, {err.object[err.start]!a}") from err
     return row
 
 
@@ -188,7 +204,9 @@ def _object(row: Any, where: str) -> Columns:
 
 def _dataset(path: str, source: DataSource, key: str) -> Iterator[Columns]:
     with _quiet(), from_hub(f"{key}.path", f"dataset {path}"):
-        loaded = datasets.load_dataset(path, source.name, split=source.split, revision=source.revision)
+        loaded = datasets.load_dataset(
+            path, source.name, split=source.split, revision=source.revision, trust_remote_code=False
+        )
     if isinstance(loaded, datasets.DatasetDict):
         right = f"one of its splits: {', '.join(loaded)}"
         raise ConfigError(f"{key}.split", f"dataset {path} has several parts", right)

@@ -1,33 +1,35 @@
 """Jinja templates over a row's columns.
 
 Sandboxed and immutable: a task file may come from a stranger. A template is compiled once and rendered once
-per row; text that comes out of a column is never read as a template again.
+per row; text that comes out of a column is never read as a template again. One that could take any time or
+memory is rendered in a process that has limits.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError
-from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError, nodes
+from jinja2.parser import Parser
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-_EXPRESSION = re.compile(r"\s*\{\{(.*)\}\}\s*", re.DOTALL)
+from sfa_hf.tasks.bounded import is_bounded
+from sfa_hf.tasks.render_process import render_apart
+from sfa_hf.tasks.rendering import (
+    ENVIRONMENT,
+    EXPRESSION,
+    Kind,
+    MissingColumnError,
+    NullColumnError,
+    compiled,
+)
 
+__all__ = ["Condition", "ListTemplate", "MissingColumnError", "NullColumnError", "Template"]
 
-class MissingColumnError(LookupError):
-    """A template uses a column that the row does not have; its text is the column's name."""
-
-
-class NullColumnError(LookupError):
-    """A template uses a column that is null in this row; its text is the column's name."""
-
-
-class _NullUsedError(UndefinedError):
-    pass
+_MOST_CHARACTERS = 100_000
+"""Of a template itself: it is parsed here, which is quick for these."""
+_Render = Callable[[Mapping[str, Any]], Any]
 
 
 class Template:
@@ -42,7 +44,7 @@ class Template:
     def __init__(self, source: str) -> None:
         self.source = source
         try:
-            self._template = _ENVIRONMENT.from_string(source)
+            self._render = _renderer("text", source)
         except TemplateSyntaxError as err:
             raise ValueError(f"must be a Jinja template: {err.message} on its line {err.lineno}") from err
 
@@ -52,9 +54,9 @@ class Template:
         Raises:
             MissingColumnError: the row has no such column.
             NullColumnError: it is null in this row.
-            ValueError: the template fails on this row for another reason.
+            ValueError: the template fails on this row for another reason, or takes too much time or memory.
         """
-        return str(_evaluate(self._template.render, row))
+        return str(self._render(row))
 
 
 class ListTemplate:
@@ -65,21 +67,19 @@ class ListTemplate:
     """
 
     def __init__(self, source: list[str] | str) -> None:
-        self._items = [Template(item) for item in source] if isinstance(source, list) else None
-        self._expression = _compile_expression(source) if isinstance(source, str) else None
+        self._items = [Template(item) for item in source] if isinstance(source, list) else []
+        self._expression: _Render | None = None
+        if isinstance(source, str):
+            match = EXPRESSION.fullmatch(source)
+            if match is None:
+                raise ValueError('must be a list of templates, or one expression like "{{ choices }}"')
+            self._expression = _expression("list", match.group(1))
 
     def render(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """The row's list; raises what :meth:`Template.render` raises, ValueError if it is no list."""
-        if self._items is not None:
+        if self._expression is None:
             return tuple(item.render(row) for item in self._items)
-        value = _evaluate(self._expression, row)
-        if isinstance(value, StrictUndefined):
-            _raise_undefined(value)
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"yields {value!r:.60}, not a list")  # noqa: TRY004 - about a value, not an argument
-        if any(item is None for item in value):
-            raise ValueError("yields a list with a null in it")
-        return tuple(str(item) for item in value)
+        return tuple(self._expression(row))
 
 
 class Condition:
@@ -90,51 +90,45 @@ class Condition:
     """
 
     def __init__(self, source: str) -> None:
-        self._expression = _compiled(source)
+        self._expression = _expression("condition", source)
 
     def holds(self, row: Mapping[str, Any]) -> bool:
         """Whether the value is true; raises what :meth:`Template.render` raises."""
-        value = _evaluate(self._expression, row)
-        if isinstance(value, StrictUndefined):
-            _raise_undefined(value)
-        return bool(value)
+        return bool(self._expression(row))
 
 
-def _compile_expression(source: str) -> Any:
-    match = _EXPRESSION.fullmatch(source)
-    if match is None:
-        raise ValueError('must be a list of templates, or one expression like "{{ choices }}"')
-    return _compiled(match.group(1))
-
-
-def _compiled(expression: str) -> Any:
+def _expression(kind: Kind, source: str) -> _Render:
     try:
-        return _ENVIRONMENT.compile_expression(expression, undefined_to_none=False)
+        return _renderer(kind, source)
     except TemplateSyntaxError as err:
         raise ValueError(f"must be one Jinja expression: {err.message}") from err
 
 
-def _evaluate(fn: Any, row: Mapping[str, Any]) -> Any:
+def _renderer(kind: Kind, source: str) -> _Render:
+    """What fills in a row. Only bounded templates are compiled here: compiling computes their constants."""
+    if len(source) > _MOST_CHARACTERS:
+        raise ValueError(f"has {len(source)} characters, more than {_MOST_CHARACTERS}")
     try:
-        return fn({name: _null(name) if value is None else value for name, value in row.items()})
-    except _NullUsedError as err:
-        raise NullColumnError(str(err)) from None
-    except UndefinedError as err:
-        raise MissingColumnError(str(err.message).removesuffix(" is undefined").strip("'")) from None
-    except SecurityError as err:
-        raise ValueError(f"does what a template may not: {err}") from None
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as err:
-        raise ValueError(f"fails with {type(err).__name__}: {err}") from None
+        tree = _tree(kind, source)
+        if is_bounded(tree):
+            return compiled(kind, source)
+    except (RecursionError, MemoryError, SyntaxError) as err:
+        raise ValueError("is nested too deep") from err
+    return partial(render_apart, kind, source)
 
 
-def _null(name: str) -> StrictUndefined:
-    return StrictUndefined(hint=name, name=name, exc=_NullUsedError)
-
-
-def _raise_undefined(value: StrictUndefined) -> None:
-    try:
-        str(value)
-    except _NullUsedError as err:
-        raise NullColumnError(str(err)) from None
-    except UndefinedError as err:
-        raise MissingColumnError(str(err.message).removesuffix(" is undefined").strip("'")) from None
+def _tree(kind: Kind, source: str) -> nodes.Template:
+    if kind == "text":
+        tree = ENVIRONMENT.parse(source)
+    else:
+        parser = Parser(ENVIRONMENT, source, state="variable")
+        expression = parser.parse_expression()
+        if not parser.stream.eos:
+            raise TemplateSyntaxError("chunk after expression", parser.stream.current.lineno)
+        tree = nodes.Template([nodes.Output([expression])], lineno=1)
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        known = ENVIRONMENT.filters if isinstance(node, nodes.Filter) else ENVIRONMENT.tests
+        if node.name not in known:
+            kind_of = type(node).__name__.lower()
+            raise TemplateSyntaxError(f"No {kind_of} named {node.name!r}.", node.lineno)
+    return tree

@@ -4,9 +4,37 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from typing import IO
 
 #: Characters of a block. English runs at three to five a token: a block fits into 512 positions.
 BLOCK = 1000
+_LONGEST_LINE = 2**30
+"""Characters; a .json file may be one line."""
+_MOST_UNPACKED = 2**22
+_MOST_RATIO = 100
+"""Text packs to a third or a tenth; gzip cannot do more than 1 in 1,032."""
+
+
+def bounded_lines(file: IO[str], stored: int) -> Iterator[str]:
+    """The lines of a text file, as they stand.
+
+    Args:
+        file: open for reading.
+        stored: bytes that it takes on the disk.
+
+    Raises:
+        ValueError: a line has no end in sight, or packed text is far larger than what it is packed in.
+    """
+    seen, number = 0, 0
+    most = max(_MOST_UNPACKED, _MOST_RATIO * stored)
+    while line := file.readline(min(_LONGEST_LINE, most) + 1):
+        number += 1
+        seen += len(line)
+        if seen > most:
+            raise ValueError(f"unpacks to more than {_MOST_RATIO} times its {stored} bytes")
+        if len(line) > _LONGEST_LINE:
+            raise ValueError(f"line {number} has more than {_LONGEST_LINE} characters")
+        yield line
 
 
 def blocks(lines: Iterable[str], size: int = BLOCK) -> Iterator[str]:

@@ -144,7 +144,7 @@ def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, place: str) ->
     )
     expected = weights(whole.model)
     assert all(expected[name].equal(weight) for name, weight in weights(resumed.model).items())
-    assert not list(tmp_path.glob("sfa_anchor/ewc-*"))
+    assert not list(tmp_path.glob("_sfa_anchor/ewc-*"))
 
 
 def flipped(folder: Path) -> None:

@@ -88,7 +88,7 @@ def model_of(folder: Path) -> LlamaForCausalLM:
 def test_a_first_task_leaves_its_bias_corrected_second_moments(tmp_path: Path) -> None:
     model = tiny_model()
     f_1 = first_task(tmp_path, model)
-    stored = saved_moments(tmp_path / "second_moments", model)
+    stored = saved_moments(tmp_path / "_second_moments", model)
     assert all(stored[name].equal(f.float()) for name, f in f_1.items())
 
 
@@ -97,7 +97,7 @@ def test_each_merge_is_the_weighted_one_in_float64_and_the_moments_are_handed_on
     tmp_path: Path, trained: Path, beta: float, power: float, device: str
 ) -> None:
     model = model_of(trained)
-    stored = saved_moments(trained / "second_moments", model)
+    stored = saved_moments(trained / "_second_moments", model)
     callback = SFACallback(
         beta, 0.5, rule="fisher", power=power, anchor=trained / "model", anchor_device=device
     )
@@ -109,12 +109,12 @@ def test_each_merge_is_the_weighted_one_in_float64_and_the_moments_are_handed_on
             assert ulps(exact, after.at[step][name], theta, theta_o) <= HALF_AN_ULP
     assert [e["step"] for e in trainer.state.log_history if "sfa/merge" in e] == [4, 8]
     assert callback.nbytes == 2 * 4 * sum(f_bar.numel() for f_bar in stored.values())
-    for name, f_bar in saved_moments(tmp_path / "b" / "second_moments", model).items():
+    for name, f_bar in saved_moments(tmp_path / "b" / "_second_moments", model).items():
         exact = beta * stored[name].double() + (1 - beta) * moments.at[8][name]
         assert torch.allclose(f_bar.double(), exact, rtol=1e-6, atol=0)
-    facts = MomentFolder(tmp_path / "b" / "second_moments").facts
+    facts = MomentFolder(tmp_path / "b" / "_second_moments").facts
     assert (facts.tasks, facts.steps, facts.beta2, facts.alpha) == (2, 8, BETA2, 1 - beta)
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["second_moments"]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["_second_moments"]
 
 
 def test_constant_moments_are_the_mean_of_f_and_nothing_is_handed_on(tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_constant_moments_are_the_mean_of_f_and_nothing_is_handed_on(tmp_path: P
         theta, f = before.at[8][name], moments.at[8][name]
         exact = expected(theta, theta_o, f, None, beta=0.4, power=0.5)
         assert ulps(exact, after.at[8][name], theta, theta_o) <= HALF_AN_ULP
-    kept = saved_moments(tmp_path / "second_moments", model)
+    kept = saved_moments(tmp_path / "_second_moments", model)
     assert all(f_bar.equal(moments.at[8][name].float()) for name, f_bar in kept.items())
-    assert MomentFolder(tmp_path / "second_moments").facts.tasks == 1
+    assert MomentFolder(tmp_path / "_second_moments").facts.tasks == 1
 
 
 def test_power_0_is_the_plain_average_to_the_bit(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_power_0_is_the_plain_average_to_the_bit(tmp_path: Path) -> None:
 def test_a_shuffled_control_permutes_each_parameter_the_same_way_every_time(
     tmp_path: Path, trained: Path
 ) -> None:
-    model, kept = model_of(trained), MomentFolder(trained / "second_moments")
+    model, kept = model_of(trained), MomentFolder(trained / "_second_moments")
     for name, parameter in model.named_parameters():
         whole = Shard(name, parameter.data.view(-1), 0, parameter.shape)
         parts = [
@@ -156,7 +156,7 @@ def test_a_shuffled_control_permutes_each_parameter_the_same_way_every_time(
             assert not shuffled.equal(kept.read_shuffled(whole, seed=2))
     callback = SFACallback(rule="fisher", anchor=trained / "model", shuffle_moments=1)
     *_, moments = second_task(tmp_path / "b", model, callback)
-    for name, f_bar in saved_moments(tmp_path / "b" / "second_moments", model).items():
+    for name, f_bar in saved_moments(tmp_path / "b" / "_second_moments", model).items():
         before = kept.read(Shard(name, f_bar.view(-1), 0, f_bar.shape)).view(f_bar.shape)
         assert torch.allclose(f_bar.double(), 0.5 * before + 0.5 * moments.at[8][name], rtol=1e-6, atol=0), (
             name
@@ -166,8 +166,8 @@ def test_a_shuffled_control_permutes_each_parameter_the_same_way_every_time(
 def test_frozen_tied_empty_and_untouched_parameters(tmp_path: Path) -> None:
     model = Odd()
     first_task(tmp_path / "a", model)
-    stored = saved_moments(tmp_path / "a" / "second_moments", model)
-    callback = SFACallback(0.3, 1.0, rule="fisher", anchor_moments=tmp_path / "a" / "second_moments")
+    stored = saved_moments(tmp_path / "a" / "_second_moments", model)
+    callback = SFACallback(0.3, 1.0, rule="fisher", anchor_moments=tmp_path / "a" / "_second_moments")
     trainer, before, after, moments = second_task(tmp_path / "b", model, callback)
     for name, theta_o in before.at[0].items():
         theta, f = before.at[8][name], moments.at[8][name]
@@ -243,11 +243,11 @@ def test_a_resumed_training_ends_in_the_same_weights_and_moments(
 ) -> None:
     callback = SFACallback(rule="fisher", anchor=trained / "model", **options)
     whole, *_ = second_task(tmp_path, model_of(trained), callback, **CHECKPOINTS)
-    left = files(tmp_path / "second_moments")
+    left = files(tmp_path / "_second_moments")
     again = resumed(tmp_path, trained, **options)
     expected_weights = weights(whole.model)
     assert all(expected_weights[name].equal(weight) for name, weight in weights(again.model).items())
-    assert files(tmp_path / "second_moments") == left
+    assert files(tmp_path / "_second_moments") == left
 
 
 def test_resuming_with_other_moments_is_refused(tmp_path: Path, trained: Path) -> None:
@@ -256,7 +256,9 @@ def test_resuming_with_other_moments_is_refused(tmp_path: Path, trained: Path) -
     second_task(tmp_path / "b", model_of(trained), callback, **CHECKPOINTS)
     others = {
         "constant are": {"anchor_moments": "constant"},
-        "other/second_moments, fingerprint .* are": {"anchor_moments": tmp_path / "other" / "second_moments"},
+        "other/_second_moments, fingerprint .* are": {
+            "anchor_moments": tmp_path / "other" / "_second_moments"
+        },
         "shuffled with seed 3, .* are": {"shuffle_moments": 3},
     }
     for line, options in others.items():
@@ -287,14 +289,14 @@ DAMAGE = {
 def test_damaged_moments_are_refused(tmp_path: Path, trained: Path, damage: str) -> None:
     shutil.copytree(trained, tmp_path / "a")
     break_it, line = DAMAGE[damage]
-    break_it(tmp_path / "a" / "second_moments")
+    break_it(tmp_path / "a" / "_second_moments")
     with pytest.raises(ConfigError, match=f"anchor_moments: .*{line}"):
         train(tmp_path / "b", [SFACallback(rule="fisher", anchor=tmp_path / "a" / "model")], **ADAM)
     assert not list((tmp_path / "b").rglob("*.safetensors"))
 
 
 def test_moments_of_another_model_are_refused_by_both_shapes(tmp_path: Path, trained: Path) -> None:
-    callback = SFACallback(rule="fisher", anchor_moments=trained / "second_moments")
+    callback = SFACallback(rule="fisher", anchor_moments=trained / "_second_moments")
     with pytest.raises(
         ConfigError, match=r"has model\.embed_tokens\.weight of shape \[61, 24\], the model \[61, 28\]"
     ):
@@ -351,7 +353,7 @@ def test_the_optimizers_own_count_corrects_the_bias(tmp_path: Path, fused: bool)
     callbacks = [Late(), moments, SecondMomentsCallback()]
     args = arguments(tmp_path, max_grad_norm=0.0)
     Trainer(model, args, train_dataset=rows(), callbacks=callbacks, optimizers=(optimizer, None)).train()
-    kept = saved_moments(tmp_path / "second_moments", model)
+    kept = saved_moments(tmp_path / "_second_moments", model)
     assert torch.allclose(kept["unused"], torch.full_like(kept["unused"], 4.0))
     assert all(kept[name].equal(f.float()) for name, f in moments.at[8].items())
 
@@ -363,7 +365,7 @@ def test_the_moments_of_a_training_that_stopped_early_are_those_of_its_last_step
 
     model, moments = tiny_model(), Moments()
     train(tmp_path, [moments, SecondMomentsCallback(), Stop()], model=model, **ADAM)
-    kept = saved_moments(tmp_path / "second_moments", model)
+    kept = saved_moments(tmp_path / "_second_moments", model)
     assert all(kept[name].equal(f.float()) for name, f in moments.at[3].items())
 
 
@@ -428,7 +430,7 @@ def test_moments_that_this_training_would_replace_are_refused(tmp_path: Path) ->
     callback = SFACallback(rule="fisher", anchor=tmp_path / "model")
     with pytest.raises(ConfigError, match=r"anchor_moments: .* is where this training will save its own"):
         train(tmp_path, [callback], model=model_of(tmp_path), **ADAM)
-    assert MomentFolder(tmp_path / "second_moments").facts.tasks == 1
+    assert MomentFolder(tmp_path / "_second_moments").facts.tasks == 1
 
 
 def test_moments_lie_beside_an_anchor_that_is_the_current_folder(
@@ -437,7 +439,7 @@ def test_moments_lie_beside_an_anchor_that_is_the_current_folder(
     monkeypatch.chdir(trained / "model")
     callback = SFACallback(rule="fisher", anchor=".")
     train(tmp_path, [callback], model=model_of(trained), **ADAM)
-    assert MomentFolder(tmp_path / "second_moments").facts.tasks == 2
+    assert MomentFolder(tmp_path / "_second_moments").facts.tasks == 2
 
 
 def test_a_diverged_training_is_told_instead_of_merged(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def resume(folder: Path, callback: SFACallback, **options: Any) -> Trainer:
 def test_the_start_weights_are_kept_for_a_resume(tmp_path: Path, options: dict[str, Any]) -> None:
     whole = train(tmp_path, [SFACallback(**options)], **CHECKPOINTS)
     assert_same(resume(tmp_path, SFACallback(**options)), whole)
-    (kept,) = (tmp_path / "sfa_anchor").iterdir()
+    (kept,) = (tmp_path / "_sfa_anchor").iterdir()
     assert [file.name for file in kept.iterdir()] == ["00000-of-00001.safetensors"]
 
 
@@ -66,21 +66,21 @@ def test_the_start_weights_are_named_as_the_model_names_them(tmp_path: Path) -> 
     model = tiny_model()
     start = weights(model)
     train(tmp_path, [SFACallback()], model=model, **CHECKPOINTS)
-    (file,) = tmp_path.glob("sfa_anchor/*/*.safetensors")
+    (file,) = tmp_path.glob("_sfa_anchor/*/*.safetensors")
     with safe_open(file, framework="pt") as kept:
         assert all(kept.get_tensor(name).equal(value.flatten()) for name, value in start.items())
 
 
 def test_nothing_is_kept_where_nothing_can_resume(tmp_path: Path) -> None:
     train(tmp_path, [SFACallback()])
-    assert not (tmp_path / "sfa_anchor").exists()
+    assert not (tmp_path / "_sfa_anchor").exists()
 
 
 def test_an_anchor_that_was_named_is_read_again(tmp_path: Path) -> None:
     model = tiny_model()
     model.save_pretrained(tmp_path / "start")
     whole = train(tmp_path, [SFACallback(anchor=tmp_path / "start")], model=model, **CHECKPOINTS)
-    assert not (tmp_path / "sfa_anchor").exists()
+    assert not (tmp_path / "_sfa_anchor").exists()
     assert_same(resume(tmp_path, SFACallback(anchor=str(tmp_path / "start"))), whole)
 
 
@@ -145,14 +145,14 @@ DAMAGE = {
 def test_damaged_start_weights_are_refused(tmp_path: Path, damage: str) -> None:
     train(tmp_path, [SFACallback()], **CHECKPOINTS)
     break_file, line = DAMAGE[damage]
-    break_file(next(tmp_path.glob("sfa_anchor/*/*.safetensors")))
+    break_file(next(tmp_path.glob("_sfa_anchor/*/*.safetensors")))
     with pytest.raises(ConfigError, match=f"anchor: .*{line}"):
         resume(tmp_path, SFACallback())
 
 
 def test_start_weights_that_were_not_saved_refuse_the_resume(tmp_path: Path) -> None:
     train(tmp_path, [SFACallback(save_anchor=False)], **CHECKPOINTS)
-    assert not (tmp_path / "sfa_anchor").exists()
+    assert not (tmp_path / "_sfa_anchor").exists()
     with pytest.raises(ConfigError, match="start weights of this training are not in"):
         resume(tmp_path, SFACallback())
 
@@ -196,7 +196,7 @@ def test_so_are_they_where_only_second_moments_are_left(tmp_path: Path) -> None:
 
 
 def read_moments(folder: Path, trainer: Trainer) -> dict[str, torch.Tensor]:
-    kept = MomentFolder(folder / "second_moments")
+    kept = MomentFolder(folder / "_second_moments")
     return {name: kept.read(Shard(name, p.data.view(-1), 0, p.shape)) for name, p in named(trainer)}
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import merge, saved, stored, tiny_llama
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from sfa_hf.checkpoints import merging
 from sfa_hf.errors import ConfigError
@@ -155,15 +155,62 @@ def test_tied_and_untied_models_meet(tied_first: bool, tmp_path: Path) -> None:
     tied = saved(tmp_path / "tied", 0, tie_word_embeddings=True)
     untied = saved(tmp_path / "untied", 1)
     assert "lm_head.weight" not in stored(tied)
-    models = [tied, untied] if tied_first else [untied, tied]
-    merge(tmp_path / "out", models=models, rule={"name": "average"})
+    recipe = {"models": [tied, untied] if tied_first else [untied, tied], "rule": {"name": "average"}}
+    if tied_first:
+        with pytest.raises(
+            ConfigError, match=r"models\.1: .*untied has a lm_head\.weight of its own.* ties it"
+        ):
+            merge(tmp_path / "out", **recipe)
+    merge(tmp_path / "out", **recipe, config_from=untied)
     result = stored(tmp_path / "out")
-    assert ("lm_head.weight" in result) is not tied_first
-    if not tied_first:
-        head = (
-            stored(untied)["lm_head.weight"].float() + stored(tied)["model.embed_tokens.weight"].float()
-        ) / 2
-        assert torch.equal(result["lm_head.weight"], head.bfloat16())
+    head = (stored(untied)["lm_head.weight"].float() + stored(tied)["model.embed_tokens.weight"].float()) / 2
+    assert torch.equal(result["lm_head.weight"], head.bfloat16())
+
+
+def test_a_head_that_is_the_embedding_again_may_be_left_out(tmp_path: Path) -> None:
+    tied, stored_twice = (saved(tmp_path / name, 0, tie_word_embeddings=True) for name in ("a", "b"))
+    tensors = stored(stored_twice)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, Path(stored_twice, "model.safetensors"))
+    merge(tmp_path / "out", models=[tied, stored_twice], rule={"name": "average"})
+    assert "lm_head.weight" not in stored(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"rope_theta": 1e6}, r"rope_parameters\.rope_theta 1000000\.0 and 10000\.0"),
+        ({"num_attention_heads": 4, "head_dim": 8}, "head_dim 8 and 16"),
+        ({"rms_norm_eps": 1e-5}, "rms_norm_eps"),
+        ({"hidden_act": "gelu"}, "hidden_act gelu and silu"),
+    ],
+)
+def test_models_that_compute_otherwise_are_refused(change: dict, named: str, tmp_path: Path) -> None:
+    one, other = saved(tmp_path / "one", 0), saved(tmp_path / "other", 1, **change)
+    with pytest.raises(ConfigError, match=rf"models\.1: .*other and .*one compute otherwise: .*{named}"):
+        merge(tmp_path / "out", models=[one, other], rule={"name": "average"})
+    merge(tmp_path / "out", models=[one, other], rule={"name": "average"}, configs="any")
+
+
+def test_configs_that_say_the_same_in_other_words_are_merged(tmp_path: Path) -> None:
+    one, other = saved(tmp_path / "one", 0), saved(tmp_path / "other", 1)
+    file = Path(other, "config.json")
+    config = json.loads(file.read_text())
+    theta = config.pop("rope_parameters")["rope_theta"]
+    del config["hidden_act"]
+    file.write_text(json.dumps({**config, "rope_theta": theta, "use_cache": False, "dtype": "float16"}))
+    merge(tmp_path / "out", models=[one, other], rule={"name": "average"})
+
+
+def test_one_file_counts_before_an_old_index_and_its_shards(tmp_path: Path) -> None:
+    one, other = saved(tmp_path / "one", 0), saved(tmp_path / "other", 1)
+    saved(tmp_path / "old", 2, max_shard_size="20KB")
+    for file in (tmp_path / "old").glob("model*"):
+        shutil.copyfile(file, Path(other, file.name))
+    merge(tmp_path / "out", models=[one, other], rule={"name": "average", "weights": [0.0, 1.0]})
+    loaded = LlamaForCausalLM.from_pretrained(other).state_dict()
+    merged = stored(tmp_path / "out")
+    assert all(torch.equal(merged[name], weight) for name, weight in loaded.items() if name in merged)
 
 
 def test_a_missing_tensor_is_refused_or_copied(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_exported_moments_weigh_a_merge_of_saved_models(tmp_path: Path, trained: Path) -> None:
     for task in ("a", "b"):
-        export_moments(trained / task / "second_moments", trained / task / "model", tmp_path / task)
+        export_moments(trained / task / "_second_moments", trained / task / "model", tmp_path / task)
     models = [{"path": str(trained / task / "model"), "fisher": str(tmp_path / task)} for task in ("a", "b")]
     rule = {"name": "fisher", "weights": [0.75, 0.25], "power": 1.0, "epsilon": 1e-12}
     merge_checkpoints(make_recipe({"models": models, "rule": rule}), tmp_path / "merged")
@@ -53,7 +53,7 @@ def test_exported_moments_weigh_a_merge_of_saved_models(tmp_path: Path, trained:
 
 
 def test_wrong_folders_are_named(tmp_path: Path, trained: Path) -> None:
-    moments, model = trained / "a" / "second_moments", trained / "a" / "model"
+    moments, model = trained / "a" / "_second_moments", trained / "a" / "model"
     with pytest.raises(ConfigError, match="holds no second moments"):
         export_moments(model, model, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"MODEL: .* has no config\.json"):
@@ -64,7 +64,7 @@ def test_wrong_folders_are_named(tmp_path: Path, trained: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_writes_the_same(tmp_path: Path, trained: Path) -> None:
-    folders = [trained / "a" / "second_moments", trained / "a" / "model", tmp_path / "out"]
+    folders = [trained / "a" / "_second_moments", trained / "a" / "model", tmp_path / "out"]
     command = [sys.executable, "scripts/export_moments.py", *map(str, folders)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert run.returncode == 0, run.stderr

@@ -14,8 +14,8 @@ from sfa_hf.checkpoints import Merged, make_recipe, merge_checkpoints
 
 
 def tiny_llama(seed: int = 0, dtype: torch.dtype = torch.bfloat16, **change: Any) -> PreTrainedModel:
-    options = {"vocab_size": 320, "num_hidden_layers": 2, "intermediate_size": 64, **change}
-    config = LlamaConfig(hidden_size=32, num_attention_heads=2, **options)
+    options = {"vocab_size": 320, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 2}
+    config = LlamaConfig(hidden_size=32, **{**options, **change})
     torch.manual_seed(seed)
     return LlamaForCausalLM(config).to(dtype)
 

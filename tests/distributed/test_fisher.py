@@ -91,13 +91,13 @@ def merge_of(training: Training, folder: Path, before_folder: Path | None = None
     """Two tasks; the second merges with the moments of the first, or of another engine's first."""
     training.run(SecondMomentsCallback(), folder / "a")
     theta_o, f_1 = training.weights(), training.moments()
-    kept = MomentFolder(folder / "a" / "second_moments")
+    kept = MomentFolder(folder / "a" / "_second_moments")
     stored = moments_in(before_folder or folder / "a", theta_o)
     callback = SFACallback(
         BETA,
         1.0,
         rule="fisher",
-        anchor_moments=(before_folder or folder / "a") / "second_moments",
+        anchor_moments=(before_folder or folder / "a") / "_second_moments",
         save_anchor=False,
     )
     before, state = training.run(callback, folder / "b")
@@ -109,7 +109,7 @@ def merge_of(training: Training, folder: Path, before_folder: Path | None = None
         "first": worst({n: v.double() for n, v in moments_in(folder / "a", theta_o).items()}, f_1),
         "second": worst(new, {n: BETA * stored[n].double() + (1 - BETA) * f[n] for n in f}),
         "steps": kept.facts.steps,
-        "fingerprints": [MomentFolder(folder / task / "second_moments").facts.fingerprint for task in "ab"],
+        "fingerprints": [MomentFolder(folder / task / "_second_moments").facts.fingerprint for task in "ab"],
         "weight": state.log_history[-1]["sfa/anchor_weight/all"],
         "mean": mean_weight(before, theta_o, f, stored),
     }
@@ -125,7 +125,7 @@ def mean_weight(before: Weights, theta_o: Weights, f: Weights, stored: Weights) 
 
 
 def moments_in(folder: Path, like: Weights) -> Weights:
-    kept = MomentFolder(folder / "second_moments")
+    kept = MomentFolder(folder / "_second_moments")
     return {n: kept.read(Shard(n, w.view(-1), 0, w.shape)).view(w.shape) for n, w in like.items()}
 
 
@@ -200,5 +200,5 @@ def test_a_merge_on_every_engine_is_the_formula_in_float64(tmp_path: Path) -> No
         assert max(found["first"], found["second"]) < 1e-6, engine
         assert found["steps"] == STEPS, engine
         assert found["weight"] == pytest.approx(found["mean"], rel=1e-6), engine
-    files = sorted(path.name for path in (tmp_path / "ddp" / "b" / "second_moments").iterdir())
+    files = sorted(path.name for path in (tmp_path / "ddp" / "b" / "_second_moments").iterdir())
     assert files == ["00000-of-00002.safetensors", "facts.json"]

@@ -34,15 +34,15 @@ def resumed(folder: str, stages: list[int | None]) -> dict[str, bool]:
         for stage in stages:
             place = Path(folder, str(stage))
             trained(place / "past", stage, SecondMomentsCallback())
-            moments = place / "past" / "second_moments"
+            moments = place / "past" / "_second_moments"
 
             def merging(moments: Path = moments) -> SFACallback:
                 return SFACallback(0.4, 0.5, rule="fisher", anchor_moments=moments)
 
             whole = trained(place / "run", stage, merging())
-            left = MomentFolder(place / "run" / "second_moments").facts.fingerprint
+            left = MomentFolder(place / "run" / "_second_moments").facts.fingerprint
             again = trained(place / "run", stage, merging(), 1, str(place / "run" / "checkpoint-2"))
-            found = MomentFolder(place / "run" / "second_moments").facts.fingerprint
+            found = MomentFolder(place / "run" / "_second_moments").facts.fingerprint
             same[str(stage)] = found == left and all(again[n].equal(w) for n, w in whole.items())
     return same
 

@@ -37,7 +37,7 @@ def test_as_on_one_process_in_float64(tmp_path: Path, stages: list[int | None]) 
     run_ranks(everything, 2, folder=str(tmp_path), stages=stages)
     exact = second_moments(tiny_model(), BATCHES, batch=4, clip=CLIP, beta2=BETA2)
     for stage in stages:
-        kept = MomentFolder(tmp_path / str(stage) / "second_moments")
+        kept = MomentFolder(tmp_path / str(stage) / "_second_moments")
         assert kept.facts.steps == BATCHES
         for name, f in exact.items():
             found = kept.read(Shard(name, torch.empty(f.numel(), device="meta"), 0, f.shape)).view(f.shape)

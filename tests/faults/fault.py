@@ -15,7 +15,7 @@ from typing import Any
 # What a process is doing when a file of this kind is opened for writing, made, renamed or removed, and about
 # how often it is in a run of three tasks.
 MOMENTS = {
-    "anchor": ("/sfa_anchor/", 5),
+    "anchor": ("/_sfa_anchor/", 5),
     "checkpoint": ("/checkpoint-", 60),
     "model": ("/.model.tmp", 12),
     "state": ("state.", 40),

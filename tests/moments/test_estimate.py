@@ -44,7 +44,7 @@ def test_one_pass_keeps_the_weights_and_leaves_the_clipped_batches_moments(tmp_p
     folder = estimate_second_moments(model, args, rows(), tmp_path / "past")
     assert all(weight.equal(before[name]) for name, weight in weights(model).items())
     assert (args.learning_rate, args.max_steps, args.output_dir) == (1e-2, 8, str(tmp_path / "run"))
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir()) == ["past", "second_moments"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir()) == ["past", "_second_moments"]
     facts = MomentFolder(folder).facts
     assert (facts.tasks, facts.steps, facts.beta2) == (1, 8, BETA2)
     exact = second_moments(tiny_model(), batches=8, batch=8, clip=CLIP, beta2=BETA2)
@@ -60,7 +60,7 @@ def test_a_model_from_elsewhere_can_then_be_the_anchor_of_a_weighed_merge(tmp_pa
     args = arguments(tmp_path / "law")
     model = LlamaForCausalLM.from_pretrained(tmp_path / "model")
     moments = estimate_second_moments(model, args, rows(), tmp_path)
-    assert moments == tmp_path / "second_moments"
+    assert moments == tmp_path / "_second_moments"
     trainer = train(tmp_path / "law", [SFACallback(**anchored)], model=model)
     logged = [entry["sfa/anchor_weight/all"] for entry in trainer.state.log_history if "sfa/merge" in entry]
     assert len(logged) == 4

@@ -51,7 +51,7 @@ def test_it_scores_the_corrected_linearised_model(run: Path, values: dict[str, A
     task = config.tasks[0]
     again = evaluate_task(model, tokenizer, task, config.data, config.evaluation)
     assert scores[2][0] == again.value
-    assert {each.name for each in second(run).iterdir()} == {"model", "second_moments"}
+    assert {each.name for each in second(run).iterdir()} == {"model", "_second_moments"}
     assert (
         json.loads((second(run) / "model" / "linearised.json").read_text())["theta_0"]
         == values["model"]["name_or_path"]

@@ -272,7 +272,7 @@ def test_nothing_is_borrowed_from_a_run_that_trains_otherwise(
 
 def test_sfa_fisher_hands_the_second_moments_from_task_to_task(runs: Runs) -> None:
     run = runs(name="sfa_fisher", beta=0.5, p=0.5)
-    facts = [json.loads((task_folder(run, i) / "second_moments/facts.json").read_text()) for i in range(2)]
+    facts = [json.loads((task_folder(run, i) / "_second_moments/facts.json").read_text()) for i in range(2)]
     assert [(each["tasks"], each["steps"], each["alpha"]) for each in facts] == [
         (1, STEPS, 1.0),
         (2, STEPS, 0.5),

@@ -124,9 +124,9 @@ def test_a_tensor_that_does_not_fit(tmp_path: Path, change: dict, line: str) -> 
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("config.json", "{}", "no safetensors weights in"),
+        ("config.json", "{}", "has no weights"),
         ("model.safetensors", "not this format", "model.safetensors cannot be read"),
-        ("model.safetensors.index.json", "{", "is not a safetensors index"),
+        ("model.safetensors.index.json", "{", "is not valid JSON"),
         (
             "model.safetensors.index.json",
             json.dumps({"weight_map": {"a": "lost.safetensors"}}),

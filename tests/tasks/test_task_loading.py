@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -199,6 +200,13 @@ BAD_FILES: dict[str, tuple[str, bytes | None, str]] = {
     ),
     "null in CSV": ("x.csv", b"q,a\nx,\n", r"row 1 has null in column 'a'"),
     "null prompt": ("x.jsonl", b'{"q": null, "a": "y"}', r"t\.train\.0\.prompt: .*null in column 'q'"),
+    "nested lines": ("x.jsonl", b'{"q": 1, "a": 1}\n' + b"[" * 100_000, "line 2 is nested too deep"),
+    "nested list": ("x.json", b"[" * 100_000, r"x\.json: is nested too deep"),
+    "half a character": ("x.jsonl", b'{"q": "x", "a": "\\ud800"}', "line 1 holds half a character"),
+    "half in a list": ("x.json", b'[{"q": "\\uDFFF"}]', r"x\.json: item 1 holds half a character"),
+    "half inside": ("x.jsonl", b'{"q": [{"z": "\\ud800"}]}', "line 1 holds half a character"),
+    "endless digits": ("x.jsonl", b'{"q": ' + b"1" * 5000 + b"}", r"x\.jsonl: line 1: Exceeds the limit"),
+    "gzip with wrong bits": ("x.jsonl.gz", gzip.compress(b"abc" * 99)[:15] + b"\xff" * 40, r"x\.jsonl\.gz: "),
     "no such thing": ("../a/b/c", None, r"neither a data file nor a folder"),
 }  # fmt: skip
 
@@ -211,6 +219,38 @@ def test_a_bad_file_is_one_line(case: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         task(tmp_path, name).check()
     assert "\n" not in str(caught.value)
+
+
+def test_whole_characters_in_two_halves_are_read(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b'{"q": "\\ud83d\\ude00", "a": "\\\\ud800"}')
+    (row,) = task(tmp_path, "x.jsonl").train_rows()
+    assert (row.prompt, row.target) == ("\U0001f600:", r" \ud800")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device"])
+def test_a_file_that_is_none_is_one_line_at_once(kind: str, tmp_path: Path) -> None:
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "x.jsonl")
+    elif kind == "device":
+        (tmp_path / "x.jsonl").symlink_to("/dev/full")
+    else:
+        (tmp_path / "x.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="there is no file"):
+        task(tmp_path, "x.jsonl").check()
+
+
+def test_a_file_that_unpacks_without_end_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfa_hf.tasks.text_files._MOST_UNPACKED", 1000)
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b"\n" * 10**6))
+    with pytest.raises(ConfigError, match=r"unpacks to more than 100 times its \d+ bytes"):
+        task(tmp_path, "x.jsonl.gz").check()
+
+
+def test_a_line_without_end_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfa_hf.tasks.text_files._LONGEST_LINE", 1000)
+    (tmp_path / "x.jsonl").write_text("\n" + "x" * 1001)
+    with pytest.raises(ConfigError, match=r"x\.jsonl: line 2 has more than 1000 characters"):
+        task(tmp_path, "x.jsonl").check()
 
 
 def test_a_target_that_is_no_choice_is_refused(tmp_path: Path) -> None:

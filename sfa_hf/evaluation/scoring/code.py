@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sfa_hf.errors import under
 from sfa_hf.evaluation.answers import extract
 from sfa_hf.evaluation.generation import Choose, greedy_answers
 from sfa_hf.evaluation.metrics.loading import compute
@@ -129,7 +130,8 @@ def programs_of(rows: Sequence[Row], completions: Sequence[str], scoring: Scorin
     for place, completion in enumerate(completions):
         row = place // code.samples
         # where the task's pattern finds no program in the answer, there is none
-        text = extract(completion, scoring.extract) or ""
+        with under("scoring.extract"):
+            text = extract(completion, scoring.extract) or ""
         found.append(Program(source.render({**rows[row].columns, "completion": text}), tests[row]))
     return found
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from sfa_hf.errors import ConfigError
+from sfa_hf.config.patterns import compiled
+from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation.answers import extract, normalised
 from sfa_hf.evaluation.generation import greedy_answers
 from sfa_hf.evaluation.metrics.loading import compute
@@ -41,11 +41,16 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[str], scoring: Scori
     each further pattern, as exact_match_NAME and answered_NAME; for F1 tasks f1, precision and recall.
     """
     expected = _expected(task, rows, scoring)
-    found = [extract(answer, scoring.extract) for answer in answers]
-    others = {
-        name: [extract(answer, pattern) for answer in answers]
-        for name, pattern in scoring.also_extract.items()
-    }
+    with under(f"{task}.scoring.extract"):
+        found = [extract(answer, scoring.extract) for answer in answers]
+    with under(f"{task}.scoring.also_extract"):
+        others = {
+            name: [extract(answer, pattern) for answer in answers]
+            for name, pattern in scoring.also_extract.items()
+        }
+    with under(f"{task}.scoring.ignore"):
+        _compared(expected, scoring)
+        _compared(found, scoring)
     metrics = _matches(found, expected, scoring)
     stderr = metrics.pop("stderr")
     for name, theirs in others.items():
@@ -75,7 +80,8 @@ def _compared(answers: Found, scoring: Scoring) -> list[str]:
     "" stands where nothing was found: `evaluate` takes no None, and no right answer that a pattern finds is
     empty.
     """
-    return [re.sub(scoring.ignore, "", each or "") if scoring.ignore else each or "" for each in answers]
+    pattern = compiled(scoring.ignore) if scoring.ignore else None
+    return [pattern.removed_from(each or "") if pattern else each or "" for each in answers]
 
 
 def _records(
@@ -103,7 +109,8 @@ def _expected(task: str, rows: Sequence[Row], scoring: Scoring) -> list[str]:
 
 
 def _right(task: str, row: Row, pattern: str | None) -> str:
-    found = extract(row.target, pattern)
+    with under(f"{task}.scoring.extract"):
+        found = extract(row.target, pattern)
     if found is None or (pattern is not None and not normalised(found)):
         problem = f"{pattern!r} finds nothing in the target of held-out row {row.index}"
         raise ConfigError(

@@ -1,0 +1,138 @@
+"""Jinja over one row: in this process or, for what could grow without end, in one with limits.
+
+Run as a program, this file answers requests on its standard input (see
+:mod:`sfa_hf.tasks.render_process`). It imports nothing but Jinja, so that it starts at once.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError
+from jinja2.exceptions import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+Kind = Literal["text", "list", "condition"]
+
+ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+EXPRESSION = re.compile(r"\s*\{\{(.*)\}\}\s*", re.DOTALL)
+
+MOST_BYTES = 400 * 2**20
+"""Address space of the process: the interpreter and Jinja take 50 MB of it."""
+MOST_SECONDS = 2.0
+"""Processor time for one row."""
+_MOST_CHARACTERS = 2**24
+
+
+class MissingColumnError(LookupError):
+    """A template uses a column that the row does not have; its text is the column's name."""
+
+
+class NullColumnError(LookupError):
+    """A template uses a column that is null in this row; its text is the column's name."""
+
+
+class _NullUsedError(UndefinedError):
+    pass
+
+
+def compiled(kind: Kind, source: str) -> Callable[[Mapping[str, Any]], Any]:
+    """What fills in a row: to text, a tuple of texts, or True or False.
+
+    Raises:
+        ValueError: on a syntax error; from what is returned, if the template fails on a row.
+        LookupError: from what is returned: the two above.
+    """
+    if kind == "text":
+        render = ENVIRONMENT.from_string(source).render
+        return lambda row: str(_evaluate(render, row))
+    expression = ENVIRONMENT.compile_expression(source, undefined_to_none=False)
+    convert = _texts if kind == "list" else bool
+    return lambda row: convert(_defined(_evaluate(expression, row)))
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"yields {value!r:.60}, not a list")  # noqa: TRY004 - about a value, not an argument
+    if any(item is None for item in value):
+        raise ValueError("yields a list with a null in it")
+    return tuple(str(item) for item in value)
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, StrictUndefined):
+        _evaluate(str, value)
+    return value
+
+
+def _evaluate(fn: Callable[[Any], Any], given: Any) -> Any:
+    if isinstance(given, Mapping):
+        given = {name: _null(name) if value is None else value for name, value in given.items()}
+    try:
+        return fn(given)
+    except _NullUsedError as err:
+        raise NullColumnError(str(err)) from None
+    except UndefinedError as err:
+        raise MissingColumnError(str(err.message).removesuffix(" is undefined").strip("'")) from None
+    except RecursionError:
+        raise ValueError("is nested or calls itself too deep") from None
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as err:
+        raise ValueError(f"fails with {type(err).__name__}: {err}") from None
+
+
+def _null(name: str) -> StrictUndefined:
+    return StrictUndefined(hint=name, name=name, exc=_NullUsedError)
+
+
+def _serve() -> None:
+    """Answer requests until the input ends: pickled (kind, source, row), and one line of JSON for each."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    known: dict[tuple[Kind, str], Callable[[Mapping[str, Any]], Any]] = {}
+    while True:
+        try:
+            kind, source, row = pickle.load(sys.stdin.buffer)  # noqa: S301 - of the process that started this one
+        except EOFError:
+            return
+        # No handler: the signal ends the process, in the middle of whatever it does.
+        signal.setitimer(signal.ITIMER_VIRTUAL, MOST_SECONDS)
+        answer = json.dumps(_answer(known, kind, source, row))
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
+
+
+def _answer(known: dict[Any, Any], kind: Kind, source: str, row: Mapping[str, Any]) -> tuple[str, Any]:
+    try:
+        if (kind, source) not in known:
+            known[kind, source] = compiled(kind, source)
+        value = known[kind, source](row)
+        size = 0 if kind == "condition" else sum(map(len, value))
+    except MissingColumnError as err:
+        return "missing", str(err)
+    except NullColumnError as err:
+        return "null", str(err)
+    except Exception as err:  # whatever a template can make a library raise is the template's
+        return "fails", _reason(err)
+    if size > _MOST_CHARACTERS:
+        return "fails", f"gives {size} characters, more than {_MOST_CHARACTERS}"
+    return "value", value
+
+
+def _reason(err: Exception) -> str:
+    if isinstance(err, MemoryError):
+        return f"needs more than {MOST_BYTES // 2**20} MiB"
+    if isinstance(err, (RecursionError, TemplateSyntaxError, SyntaxError)):
+        return "is nested too deep"
+    return str(err)
+
+
+if __name__ == "__main__":
+    _serve()
