@@ -281,7 +281,7 @@ DAMAGE = {
         edit("facts.json", lambda data: data.replace(b'"tasks": 1', b'"tasks": 2')),
         "holds no second",
     ),
-    "no folder": (shutil.rmtree, "there is no second_moments in or beside"),
+    "no folder": (shutil.rmtree, "there is no _second_moments in or beside"),
 }
 
 
