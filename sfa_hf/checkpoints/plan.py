@@ -28,7 +28,7 @@ class Job:
         rule: how it is merged; None copies it.
         models: its tensors in the models, where it is merged.
         base: its tensor in the base, where there is one.
-        importances: its F, one a model, where the rule weighs by them.
+        importances: its F, one per model, where the rule weights by them.
         shape: of the output.
         dtype: of the output, as safetensors calls it.
         arithmetic: dtype of the blocks.

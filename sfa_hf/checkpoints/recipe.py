@@ -192,7 +192,7 @@ def _check_inputs(rule: MergeRule, sections: Sections, models: tuple[ModelEntry,
         raise ConfigError("models", f"are {len(models)}", right)
     for i, model in enumerate(models):
         if rule.needs_importances and model.fisher is None:
-            raise ConfigError(f"models.{i}.fisher", "is missing", f"{name} weighs by it: {{path, fisher}}")
+            raise ConfigError(f"models.{i}.fisher", "is missing", f"{name} weights by it: {{path, fisher}}")
         if not rule.needs_importances and model.fisher is not None:
             raise ConfigError(f"models.{i}.fisher", f"is not read by {name}", "the rule fisher")
     known = [*filter(None, [sections.base]), *(model.path for model in models)]

@@ -93,7 +93,7 @@ class Method(BaseModel, ABC):
     KEEPS: ClassVar[tuple[str, ...]] = ()
     """Names of what a stage's training leaves in its folder beside the model, for the stages after it."""
     STATISTICS: ClassVar[int] = 0
-    """How many fp32 values a weight a stage leaves on the disk, for the run's check of room."""
+    """How many fp32 values per weight a stage leaves on the disk, for the run's check of room."""
 
     TAKEN: ClassVar[tuple[From, ...]] = ()
     """Whose options the method has beside its own fields."""

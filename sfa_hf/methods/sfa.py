@@ -24,7 +24,7 @@ class SFA(FromSecondTask, takes=From(SFACallback, without=("power", "shuffle_mom
     def check(self) -> None:
         rule = self.taken(SFACallback)["rule"]
         if training_rules()[rule].needs_importances:
-            problem = f"{rule!r} weighs by the second moments of the tasks before, which sfa does not keep"
+            problem = f"{rule!r} weights by the second moments of the tasks before, which sfa does not keep"
             raise ConfigError("rule", problem, "method.name=sfa_fisher")
 
     def callbacks(self, stage: Stage) -> list[TrainerCallback]:

@@ -1,4 +1,4 @@
-"""SFA whose merges are weighed by the optimizer's second moments (arXiv 2501.05559 with 2509.23592)."""
+"""SFA whose merges are weighted by the optimizer's second moments (arXiv 2501.05559 with 2509.23592)."""
 
 from __future__ import annotations
 

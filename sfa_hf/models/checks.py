@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from sfa_hf.distributed import world_size
+from sfa_hf.engines.sharded import own_part
 from sfa_hf.errors import ConfigError
 
 _SHOWN = 3
@@ -58,21 +59,12 @@ def _not_finite(model: nn.Module) -> str | None:
     saved = set(model.state_dict())  # a mask of minus infinities is none of them
     buffers = ((name, buffer) for name, buffer in model.named_buffers() if name in saved)
     for name, tensor in (*model.named_parameters(), *buffers):
-        values = _own_part(tensor).detach()
+        values = own_part(tensor).detach()
         # The extremes carry a NaN on, and need no mask of the tensor's size.
         floats = values.numel() and values.is_floating_point()
         if floats and not all(extreme.isfinite() for extreme in torch.aminmax(values)):
             return name
     return None
-
-
-def _own_part(tensor: Any) -> torch.Tensor:
-    """All of a tensor; under ZeRO-3 this process's part, without what fills up the last one."""
-    if not hasattr(tensor, "ds_tensor"):
-        return tensor
-    part = tensor.ds_tensor
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    return part.flatten()[: max(0, min(part.numel(), tensor.ds_numel - rank * part.numel()))]
 
 
 def refuse_encoder(key: str, where: str, config: PreTrainedConfig) -> None:

@@ -68,7 +68,7 @@ def disk_need(
         models: still to be saved.
         kept: checkpoints kept of a task in training.
         arguments: of a task.
-        statistics: fp32 values a weight that the method will leave beside all the models.
+        statistics: fp32 values per weight that the method will leave beside all the models.
     """
     saves = arguments.save_strategy != SaveStrategy.NO
     optimizer = _ADAM_BYTES + (_MASTER_BYTES + itemsize if arguments.deepspeed_plugin else 0)

@@ -1,4 +1,4 @@
-"""SFACallback(rule="fisher"): each entry weighed by the second moments of this task and of those before."""
+"""SFACallback(rule="fisher"): each entry weighted by the second moments of this task and of those before."""
 
 from __future__ import annotations
 

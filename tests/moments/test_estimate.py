@@ -52,7 +52,7 @@ def test_one_pass_keeps_the_weights_and_leaves_the_clipped_batches_moments(tmp_p
         assert (f.double() - exact[name]).abs().max() <= 1e-5 * exact[name].max()
 
 
-def test_a_model_from_elsewhere_can_then_be_the_anchor_of_a_weighed_merge(tmp_path: Path) -> None:
+def test_a_model_from_elsewhere_can_then_be_the_anchor_of_a_weighted_merge(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path / "model")
     anchored = {"rule": "fisher", "anchor": tmp_path / "model"}
     with pytest.raises(ConfigError, match=r"no second_moments in or beside .*estimate_second_moments"):
