@@ -12,14 +12,14 @@ from sfa_hf.shards.folder import ShardFolder, save_shard_folder
 
 FOLDER = "_sfa_anchor"
 """In ``output_dir``; the Trainer's upload to the Hub leaves out names that start with "_"."""
-_BEFORE = "sfa_anchor"
+FORMER_FOLDER = "sfa_anchor"
 """Its name in trainings of earlier versions."""
 _RIGHT = "anchor=FOLDER or Hub id of the model that this training began with"
 
 
 def start_folder(output_dir: str, fingerprint: str) -> Path:
     """Where the start weights with this fingerprint are kept: a folder of another anchor is never taken."""
-    before = Path(output_dir) / _BEFORE / fingerprint
+    before = Path(output_dir) / FORMER_FOLDER / fingerprint
     return before if before.is_dir() else Path(output_dir) / FOLDER / fingerprint
 
 

@@ -20,7 +20,7 @@ from sfa_hf.shards.folder import ShardFolder, save_shard_folder
 
 FOLDER = "_second_moments"
 """In a training's ``output_dir``; the Trainer's upload to the Hub leaves out names that start with "_"."""
-_BEFORE = "second_moments"
+FORMER_FOLDER = "second_moments"
 """Its name in trainings of earlier versions."""
 _FACTS = "facts.json"
 ARGUMENT = "anchor_moments"
@@ -110,7 +110,7 @@ class MomentFolder:
 
 def moments_in(output_dir: Path) -> Path:
     """Where a training that has ended left its second moments."""
-    before = output_dir / _BEFORE
+    before = output_dir / FORMER_FOLDER
     return before if before.is_dir() and not (output_dir / FOLDER).is_dir() else output_dir / FOLDER
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from sfa_hf.anchor.start_weights import FOLDER as START_WEIGHTS
+from sfa_hf.anchor import start_weights
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.locks import INNER_LOCK
 from sfa_hf.files.owned import Names
@@ -15,7 +15,7 @@ from sfa_hf.hf_trainer.saved_names import SHARDS, UNSEALED, saved_names
 from sfa_hf.methods import make_method
 from sfa_hf.methods.cmm import PRE_MERGE
 from sfa_hf.methods.rehearsal import BUFFER
-from sfa_hf.moments.folder import FOLDER as MOMENTS
+from sfa_hf.moments import folder as moments
 
 _TENSORBOARD: Names = {r"events\.out\.tfevents\..+": None, r"[^.].*": {r"events\.out\.tfevents\..+": None}}
 
@@ -43,7 +43,11 @@ def task_names(method: Mapping[str, Any]) -> Names:
     kept: tuple[str, ...] = ()
     with suppress(ConfigError):  # a plugin that is not installed any more
         kept = make_method(method).KEEPS
-    shards = (START_WEIGHTS, MOMENTS, f"{MOMENTS}.in-use", *kept)
+    shards = (
+        *(start_weights.FOLDER, start_weights.FORMER_FOLDER),
+        *(moments.FOLDER, f"{moments.FOLDER}.in-use", moments.FORMER_FOLDER),
+        *kept,
+    )
     return {
         rf"model|trained|checkpoint-\d+|{PRE_MERGE}": saved_names,
         re.escape(BUFFER): None,
