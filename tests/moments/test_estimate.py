@@ -44,7 +44,7 @@ def test_one_pass_keeps_the_weights_and_leaves_the_clipped_batches_moments(tmp_p
     folder = estimate_second_moments(model, args, rows(), tmp_path / "past")
     assert all(weight.equal(before[name]) for name, weight in weights(model).items())
     assert (args.learning_rate, args.max_steps, args.output_dir) == (1e-2, 8, str(tmp_path / "run"))
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir()) == ["past", "_second_moments"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir()) == ["_second_moments", "past"]
     facts = MomentFolder(folder).facts
     assert (facts.tasks, facts.steps, facts.beta2) == (1, 8, BETA2)
     exact = second_moments(tiny_model(), batches=8, batch=8, clip=CLIP, beta2=BETA2)
@@ -55,7 +55,7 @@ def test_one_pass_keeps_the_weights_and_leaves_the_clipped_batches_moments(tmp_p
 def test_a_model_from_elsewhere_can_then_be_the_anchor_of_a_weighted_merge(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path / "model")
     anchored = {"rule": "fisher", "anchor": tmp_path / "model"}
-    with pytest.raises(ConfigError, match=r"no second_moments in or beside .*estimate_second_moments"):
+    with pytest.raises(ConfigError, match=r"no _second_moments in or beside .*estimate_second_moments"):
         train(tmp_path / "law", [SFACallback(**anchored)])
     args = arguments(tmp_path / "law")
     model = LlamaForCausalLM.from_pretrained(tmp_path / "model")

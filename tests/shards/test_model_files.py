@@ -130,7 +130,7 @@ def test_a_tensor_that_does_not_fit(tmp_path: Path, change: dict, line: str) -> 
         (
             "model.safetensors.index.json",
             json.dumps({"weight_map": {"a": "lost.safetensors"}}),
-            "cannot be read",
+            "has no lost.safetensors",
         ),
     ],
 )
