@@ -285,7 +285,7 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str]] = {
     "no source": ({"heldout": []}, r"task t\.heldout: is \[\]"),
     "wrong type": ({"train": [{"path": "x", "limit": "many"}]}, r"task t\.train\.0\.limit: is 'many'"),
     "limit 0": ({"train": [{"path": "x", "limit": 0}]}, r"task t\.train\.0\.limit: is 0 \(must be greater"),
-    "kind": ({"scoring": {"kind": "guess"}}, r"task t\.scoring\.kind: is 'guess' .*known: choice, code, generate"),
+    "kind": ({"scoring": {"kind": "guess"}}, r"task t\.scoring\.kind: is 'guess' .*known: choice, code"),
     "metric": ({"scoring": {"kind": "generate", "metric": "nll"}}, r"task t\.scoring: .*exact_match"),
     "second pattern": (
         {"scoring": {"kind": "generate", "extract": "x", "also_extract": {"any": "("}}},
