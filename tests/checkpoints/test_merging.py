@@ -257,6 +257,7 @@ def test_a_nan_is_named_and_nothing_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """Three models of 67 MB, all in one tensor, are merged in less than one of them takes."""
     for name in ("base", "a", "b"):

@@ -15,6 +15,7 @@ for name in ("exact_match", "f1"):
 """
 
 
+@pytest.mark.slow
 def test_processes_may_load_the_modules_at_once_into_an_empty_cache(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", LOAD]

@@ -72,6 +72,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_single_tasks_model_knows_of_no_other_task(runs: Runs) -> None:
     """The first task is trained alike; a later one starts from the base, so its training is its own."""
     single, plain = runs(name="single_task"), runs(name="sequential")
@@ -146,6 +147,7 @@ def test_wise_ft_from_the_start_is_sfa_with_one_merge(runs: Runs) -> None:
     assert not (task_folder(wise, 0) / "trained").exists()
 
 
+@pytest.mark.slow
 def test_wise_ft_with_the_base_leaves_training_alone(runs: Runs, base: str) -> None:
     wise, plain = runs(name="wise_ft", alpha=0.7, zero_shot="base"), runs(name="sequential")
     for index in (1,):
@@ -155,6 +157,7 @@ def test_wise_ft_with_the_base_leaves_training_alone(runs: Runs, base: str) -> N
         assert_equal(weights(task_folder(wise, index) / "model"), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectors", ["independent", "sequential"])
 def test_task_arithmetic_adds_the_task_vectors(runs: Runs, base: str, vectors: str) -> None:
     run = runs(name="task_arithmetic", vectors=vectors, **{"lambda": 0.5})
@@ -170,6 +173,7 @@ def test_task_arithmetic_adds_the_task_vectors(runs: Runs, base: str, vectors: s
         assert_equal(weights(task_folder(run, index) / "model"), expected)
 
 
+@pytest.mark.slow
 def test_ties_and_dare_keep_what_their_options_say(runs: Runs, base: str) -> None:
     start, single = weights(base), runs(name="single_task")
     ties = weights(task_folder(runs(name="ties", density=0.1, threshold="tensor"), 0) / "model")
@@ -184,6 +188,7 @@ def test_ties_and_dare_keep_what_their_options_say(runs: Runs, base: str) -> Non
     assert any(not torch.equal(dare[name], value) for name, value in start.items())
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_merges_what_it_would_have(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

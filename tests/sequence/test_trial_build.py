@@ -100,6 +100,7 @@ def test_a_seed_that_numpy_does_not_take(values: dict[str, Any]) -> None:
         make_config({**values, "seed": 2**32})
 
 
+@pytest.mark.slow
 def test_the_script_refuses_and_the_corrected_command_runs(values: dict[str, Any], tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(values))
