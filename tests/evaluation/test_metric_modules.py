@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sfa_hf.evaluation.metrics.loading import compute
 
 LOAD = """
