@@ -10,12 +10,12 @@ import torch
 from harness import run_ranks
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from trainer_rows import ENGINES, STEPS_OF_AN_EPOCH, failures, settings, train, whole
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from trainer_rows import ENGINES, STEPS_OF_AN_EPOCH, failures, train, whole
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from sfa_hf import EMACallback, L2Callback, SFACallback
 from tests.callbacks.test_stops import InterruptAt, InterruptedTrainingError, OutOfMemoryAt, StopIn
-from tests.tiny_training import rows, tiny_model, worst_ulp
+from tests.tiny_training import tiny_model, worst_ulp
 
 EPOCH = STEPS_OF_AN_EPOCH
 EACH_EPOCH: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch", "max_steps": 3 * EPOCH}
