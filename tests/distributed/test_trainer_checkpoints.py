@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from accelerate import PartialState
-from harness import run_ranks
 from test_trainer_engines import Whole, differing
 from test_trainer_refusals import refusal
-from trainer_rows import ENGINES, failures, train, whole
+from trainer_rows import ENGINES, assert_all_hold, train, whole
 from transformers import AutoModelForCausalLM
 
 from sfa_hf import EMACallback, SFACallback
@@ -130,11 +129,11 @@ TABLE = (
 )
 
 
-def everything(engine: str, folder: str) -> dict[str, str]:
-    return failures(TABLE, engine, folder)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_checkpoints_of_two_processes(engine: str, tmp_path: Path) -> None:
-    for found in run_ranks(everything, 2, engine=engine, folder=str(tmp_path)):
-        assert not found, "\n".join(found.values())
+    assert_all_hold(TABLE, engine, tmp_path)
+
+
+def test_a_flipped_bit_is_named_by_all(tmp_path: Path) -> None:
+    assert_all_hold([a_flipped_bit_in_any_file_is_named_by_all], "fsdp2", tmp_path)

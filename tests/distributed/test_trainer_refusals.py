@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 import torch
 from accelerate import PartialState
-from harness import run_ranks
+from harness import gloo
 from safetensors.torch import save_file
 from test_trainer_engines import Whole, differing
 from torch import Tensor, nn
-from trainer_rows import ENGINES, failures, train, whole
+from trainer_rows import ENGINES, assert_all_hold, train, whole
 from transformers import PreTrainedModel, TrainerCallback
 
 from sfa_hf import EMACallback, L2Callback, SFACallback
-from sfa_hf.distributed.processes import everyones
+from sfa_hf.config.cli import guard
+from sfa_hf.distributed.processes import everyones, from_every_process
 from sfa_hf.errors import ConfigError
 from tests.engines.test_optimizer_conduct import Lookahead, Masters, StepsInBackward
+from tests.launches import launch
 from tests.tiny_training import tiny_model
 
 INFINITE = float("inf")
@@ -199,11 +201,34 @@ TABLE = (
 )
 
 
-def everything(engine: str, folder: str) -> dict[str, str]:
-    return failures(TABLE, engine, folder)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_refused_by_all_processes_together(engine: str, tmp_path: Path) -> None:
-    for found in run_ranks(everything, 2, engine=engine, folder=str(tmp_path)):
-        assert not found, "\n".join(found.values())
+    assert_all_hold(TABLE, engine, tmp_path)
+
+
+def test_what_only_one_process_sees_is_refused_by_all(tmp_path: Path) -> None:
+    rows = (an_anchor_that_lacks_a_weight, what_one_process_alone_cannot_do)
+    assert_all_hold(rows, "zero2", tmp_path)
+
+
+def refuse_on_the_last() -> None:
+    """A command that only the last process cannot carry out."""
+
+    def make() -> None:
+        if os.environ["RANK"] == "1":
+            raise ConfigError("anchor", "is not on this host", "a folder that all hosts see")
+
+    def call() -> None:
+        with gloo():
+            from_every_process(make)
+
+    guard(call)
+
+
+def test_the_line_of_the_last_process_is_printed_once_and_all_end_with_2(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    ended = launch(f"{__name__}:refuse_on_the_last", {}, [log, log], seconds=60, together=False)
+    assert ended.codes == [2, 2]
+    lines = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+    assert lines == ["error: anchor: is not on this host (a folder that all hosts see)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from deepspeed.utils import logger, safe_get_full_fp32_param
+from harness import run_ranks
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -31,15 +33,23 @@ STEPS_OF_AN_EPOCH = 4
 _OF_THE_TRAINER = {"optimizer_cls_and_kwargs", "compute_metrics"}
 
 
-def failures(table: Iterable[Row], engine: str, folder: str) -> dict[str, str]:
-    """Call each row with the engine and a folder of its own; return the traceback of each that fails."""
+def assert_all_hold(table: Iterable[Row], engine: str, folder: Path) -> None:
+    """Call each row with the engine and a folder of its own, all in one launch of two processes."""
+    names = [f"{row.__module__}:{row.__name__}" for row in table]
+    for found in run_ranks(failures, 2, seconds=600, table=names, engine=engine, folder=str(folder)):
+        assert not found, "\n".join(found.values())
+
+
+def failures(table: list[str], engine: str, folder: str) -> dict[str, str]:
+    """The traceback of each row that fails, in one of the processes."""
     found = {}
     with training():
-        for row in table:
+        for name in table:
+            module, row = name.split(":")
             try:
-                row(engine, Path(folder, row.__name__))
-            except (Exception, pytest.fail.Exception):  # noqa: PERF203 - each row tells its own failure
-                found[row.__name__] = traceback.format_exc()
+                getattr(importlib.import_module(module), row)(engine, Path(folder, row))
+            except (Exception, pytest.fail.Exception):
+                found[row] = traceback.format_exc()
     return found
 
 
