@@ -213,7 +213,7 @@ def _judges() -> set[int]:
 
 
 def _wait_for_judges(before: set[int]) -> None:
-    """That none is left of those there are now; tests beside this one start others, which end by themselves."""
+    """That none is left of those there are now; those that tests beside this one start end by themselves."""
     left = _judges() - before
     deadline = time.monotonic() + SPARE_SECONDS
     while left & _judges() and time.monotonic() < deadline:
