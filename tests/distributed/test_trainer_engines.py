@@ -132,8 +132,12 @@ TABLE = (
 )
 
 
-@pytest.mark.parametrize(
-    "engine", [pytest.param(engine, marks=[pytest.mark.slow] * (engine != "fsdp2")) for engine in ENGINES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_trainer_on_two_processes(engine: str, tmp_path: Path) -> None:
     assert_all_hold(TABLE, engine, tmp_path)
+
+
+def test_fsdp2_merges_saves_and_resumes(tmp_path: Path) -> None:
+    rows = (merges_are_exact_saved_and_resumed, a_moving_average_is_deployed_when_it_is_stopped)
+    assert_all_hold(rows, "fsdp2", tmp_path)
