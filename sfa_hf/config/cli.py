@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from sfa_hf.config.tracebacks import keep_traceback
-from sfa_hf.errors import ConfigError, Preempted
+from sfa_hf.errors import ConfigError, Diverged, Preempted
 from sfa_hf.files.atomic import no_room
 
 EXIT_BAD_INPUT = 2
+EXIT_DIVERGED = 65
+"""EX_DATAERR of sysexits.h: weights in training became NaN or infinite; they were not saved."""
 EXIT_UNEXPECTED = 70
 """EX_SOFTWARE of sysexits.h: an error that nobody foresaw; its traceback is in a file."""
 EXIT_NO_ROOM = 74
@@ -22,6 +24,10 @@ EXIT_PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: ended by SIGTERM; the same command continues."""
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell says it."""
+_AFTER_DIVERGING = (
+    "no such weights were saved. The same command goes on from the newest checkpoint; if it ends here again, "
+    "a lower training.learning_rate needs another output_dir, or overwrite=true"
+)
 SHOW_TRACEBACK = "SFA_HF_TRACEBACK"
 """Environment variable: 1 prints the traceback of an unexpected error too."""
 
@@ -51,6 +57,8 @@ def guard(call: Callable[[], None]) -> NoReturn:
         call()
     except (ConfigError, NotImplementedError) as error:
         _end(EXIT_BAD_INPUT, f"error: {error}" if is_first_process() else None)
+    except Diverged as error:
+        _end(EXIT_DIVERGED, f"error: {error}; {_AFTER_DIVERGING}" if is_first_process() else None)
     except Preempted as told:
         _end(EXIT_PREEMPTED, f"{told}; the same command continues" if is_first_process() else None)
     except KeyboardInterrupt:
