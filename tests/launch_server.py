@@ -35,6 +35,7 @@ def main() -> None:
 
 
 def _launch(
+    *,
     call: dict[str, Any],
     processes: list[dict[str, Any]],
     seconds: float,

@@ -105,6 +105,7 @@ class _Peers:
         self._lock = threading.RLock()
         self._code = 0
         self._said = False
+        self._finished = False
         self.decided = threading.Event()
 
     def join(self) -> None:
@@ -163,7 +164,7 @@ class _Peers:
             for link in self._links.values():
                 selector.register(link, selectors.EVENT_READ, link)
             tick = time.monotonic() + _TICK
-            while self._links and not self._code:
+            while self._links and not self._code and not self._finished:
                 for key, _ in selector.select(max(0.0, tick - time.monotonic())):
                     self._listen(key.data)
                     if key.data.rank not in self._links:
@@ -195,6 +196,8 @@ class _Peers:
             self._links.pop(link.rank)
 
     def _lose(self, link: Link, what: str) -> None:
+        if self._finished:
+            return
         problem = f"rank {link.rank} ({link.name}){_where()} {what}"
         self._decide(EXIT_LOST_PROCESS, f"error: lost a process: {problem}; {_GONE_ON}")
 
@@ -221,8 +224,10 @@ class _Hub(_Peers):
             link.send({"go": True})
 
     def leave(self, code: int, line: str | None) -> int:
-        self._decide(code, line)
-        if not code:
+        if code:
+            self._decide(code, line)
+        elif not self._code:
+            self._finished = True
             self._tell(0)
         return self._code
 
@@ -267,6 +272,7 @@ class _Spoke(_Peers):
         self._links[0] = link
 
     def leave(self, code: int, line: str | None) -> int:
+        self._finished = not code
         self._has_own_line = code != EXIT_LOST_PROCESS
         if link := self._links.get(0):
             link.send({"code": code, "line": line})
