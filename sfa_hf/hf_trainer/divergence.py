@@ -70,7 +70,8 @@ class DivergenceWatch(TrainerCallback):
         **___: Any,
     ) -> None:
         logged = [(logs or {}).get(name, 0.0) for name in ("loss", "grad_norm")]
-        if not all(math.isfinite(value) for value in logged):
+        # DeepSpeed's word for a norm that is not finite is -1.
+        if not all(math.isfinite(value) for value in logged) or logged[1] < 0:
             self.check(state)
 
     @torch.no_grad()
