@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -28,14 +27,12 @@ class Loss(NamedTuple):
 
     codes: list[int]
     lines: list[str]
-    seconds: float
 
 
 def lose(endurance: Endurance, run: Path, fault: Fault) -> Loss:
     """Launch a run, and leave its other processes to themselves when the fault befalls one."""
     values = endurance.values(run)
     log = run.with_suffix(".log")
-    began = time.monotonic()
     call = {"values": values, "fault": asdict(fault)}
     ended = launches.launch(
         "tests.faults.launcher:run",
@@ -50,16 +47,12 @@ def lose(endurance: Endurance, run: Path, fault: Fault) -> Loss:
     print(said[-3000:])
     assert not ended.hung
     assert "Traceback" not in said
-    return Loss(
-        ended.codes, [x for x in said.splitlines() if x.startswith("error: ")], time.monotonic() - began
-    )
+    return Loss(ended.codes, [line for line in said.splitlines() if line.startswith("error: ")])
 
 
 def check(engine: str, tmp_path: Path, moment: str, rank: int, number: int) -> None:
     endurance, run = Endurance(engine, tmp_path), tmp_path / "run"
-    # what only rank 0 does befalls rank 1 a moment later
-    at = Fault(MOMENTS[moment], rank=rank, number=number)
-    loss = lose(endurance, run, at)
+    loss = lose(endurance, run, Fault(MOMENTS[moment], rank=rank, number=number))
     assert loss.codes[rank] == -signal.SIGKILL
     assert loss.codes[1 - rank] == EXIT_LOST_PROCESS
     how = "ended without a word" if number == signal.SIGKILL else f"did not answer within {SILENCE} s"
@@ -76,14 +69,19 @@ def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFA_HF_PEER_TIMEOUT", str(SILENCE))
 
 
-@pytest.mark.parametrize(
-    ("engine", "rank", "number"),
-    [
-        ("ddp", 0, signal.SIGKILL),
-        ("ddp", 1, signal.SIGSTOP),
-        ("ddp", 0, signal.SIGSTOP),
-        ("ddp", 1, signal.SIGKILL),
-    ],
-)
+_KILLS = [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGSTOP), (1, signal.SIGSTOP)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3"])
+@pytest.mark.parametrize(("rank", "number"), _KILLS)
 def test_in_training(tmp_path: Path, engine: str, rank: int, number: int) -> None:
     check(engine, tmp_path, "step", rank, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["scoring", "model"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_in_evaluation_and_while_a_model_is_saved(tmp_path: Path, moment: str, number: int) -> None:
+    """Both are rank 0's work, which rank 1 waits for."""
+    check("ddp", tmp_path, moment, 0, number)
