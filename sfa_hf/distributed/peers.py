@@ -17,12 +17,12 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any, NoReturn
 
 import torch.distributed as dist
 
 from sfa_hf.distributed.link import Link
+from sfa_hf.distributed.meeting import connected, key, open_store, own_name
 from sfa_hf.errors import ConfigError
 
 EXIT_LOST_PROCESS = 69
@@ -165,10 +165,10 @@ class _Peers:
                 selector.register(link, selectors.EVENT_READ, link)
             tick = time.monotonic() + _TICK
             while self._links and not self._code and not self._finished:
-                for key, _ in selector.select(max(0.0, tick - time.monotonic())):
-                    self._listen(key.data)
-                    if key.data.rank not in self._links:
-                        selector.unregister(key.data)
+                for found, _ in selector.select(max(0.0, tick - time.monotonic())):
+                    self._listen(found.data)
+                    if found.data.rank not in self._links:
+                        selector.unregister(found.data)
                 if time.monotonic() >= tick:
                     # Seconds are counted, not read from a clock: a whole job may be stopped and continued.
                     tick = time.monotonic() + _TICK
@@ -210,8 +210,8 @@ class _Hub(_Peers):
         family = socket.AF_INET6 if both else socket.AF_INET
         token = secrets.token_hex(8)
         with socket.create_server(("", 0), family=family, dualstack_ipv6=both, backlog=self._ranks) as server:
-            self._store = _store(self._rank, self._start)
-            self._store.set(_key(), json.dumps([server.getsockname()[1], token, _name()]))
+            self._store = open_store(self._rank, self._start)
+            self._store.set(key(), json.dumps([server.getsockname()[1], token, own_name()]))
             while len(self._links) < self._ranks - 1:
                 link = Link(server.accept()[0])
                 with suppress(OSError):
@@ -257,11 +257,11 @@ class _Spoke(_Peers):
     _has_own_line = False
 
     def _connect(self, timer: threading.Timer) -> None:
-        self._store = _store(self._rank, self._start)
-        port, token, name = json.loads(self._store.get(_key()))
-        link = Link(_connected(os.environ["MASTER_ADDR"], port, self._start))
+        self._store = open_store(self._rank, self._start)
+        port, token, name = json.loads(self._store.get(key()))
+        link = Link(connected(os.environ["MASTER_ADDR"], port, self._start))
         link.rank, link.name = 0, name
-        link.send({"token": token, "rank": self._rank, "name": _name()})
+        link.send({"token": token, "rank": self._rank, "name": own_name()})
         timer.cancel()
         # Rank 0 began before: where it waits in vain for another rank, it says so before this is over.
         answer = link.wait(self._start + _GRACE)
@@ -293,34 +293,6 @@ class _Spoke(_Peers):
         del link
         self._said = self._said or message["said"]
         self._decide(message["code"], None)
-
-
-def _connected(host: str, port: int, seconds: float) -> socket.socket:
-    while True:  # until the start's time is up
-        with suppress(OSError):
-            return socket.create_connection((host, port), timeout=seconds)
-        time.sleep(_TICK)
-
-
-def _store(rank: int, seconds: float) -> dist.TCPStore:
-    """The store that the process group meets at too: of the launcher's agent, or of rank 0."""
-    of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return dist.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=rank == 0 and not of_agent,
-        timeout=timedelta(seconds=seconds),
-        wait_for_workers=False,
-        multi_tenant=True,
-    )
-
-
-def _key() -> str:
-    return f"sfa_hf/peers/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-
-
-def _name() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _where() -> str:
