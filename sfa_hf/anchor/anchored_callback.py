@@ -19,6 +19,7 @@ from sfa_hf.errors import ConfigError, under
 from sfa_hf.hf_trainer import begin
 from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.checkpoint_seal import seal_checkpoints
+from sfa_hf.hf_trainer.divergence import watch_divergence
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
 
@@ -75,6 +76,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         del control
         model = kwargs["model"]
         seal_checkpoints()
+        watch_divergence()
         begin.refuse_infinite_arguments(args)
         self._engine = engines.attach(model, kwargs["optimizer"])
         self._log = TrainerLog()

@@ -16,6 +16,7 @@ from sfa_hf.config.declared import checked
 from sfa_hf.config.options import Choice, Fraction
 from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.checkpoint_seal import seal_checkpoints
+from sfa_hf.hf_trainer.divergence import watch_divergence
 from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
@@ -62,6 +63,7 @@ class EMACallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
     ) -> None:
         seal_checkpoints()
+        watch_divergence()
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
         self._log = TrainerLog()
         self._end = LastInLine(self._deploy)
