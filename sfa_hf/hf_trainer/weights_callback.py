@@ -11,6 +11,7 @@ from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.hf_trainer import begin
 from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.hf_trainer.checkpoint_seal import check_resumes, seal_checkpoints
+from sfa_hf.hf_trainer.divergence import watch_divergence
 from sfa_hf.hf_trainer.log import TrainerLog
 from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
 
@@ -38,6 +39,7 @@ class WeightsCallback(TrainerCallback):
         del control
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         seal_checkpoints()
+        watch_divergence()
         begin.refuse_infinite_arguments(args, optimizer)
         self._engine = from_every_process(lambda: engines.attach(model, optimizer))
         self._log = TrainerLog()
