@@ -13,6 +13,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SaveStrategy
 
 from sfa_hf import engines
+from sfa_hf.adapters.groups import find_groups
+from sfa_hf.anchor.factors import Factors
 from sfa_hf.anchor.taker import AnchorTaker, recorded_anchor
 from sfa_hf.config.patterns import Pattern, compiled
 from sfa_hf.errors import ConfigError, under
@@ -28,7 +30,9 @@ class AnchoredCallback(TrainerCallback, ExportableState):
 
     A subclass declares all options in its constructor and keeps each under its own name. It does its work
     between ``on_train_begin`` and ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()``, ``_log``
-    and ``_names``: those of its parameters, in one order on all ranks.
+    and ``_names``: those of its parameters, in one order on all ranks. If it merges adapters as updates of the
+    weights, it sets ``lora`` to "exact": ``_factors`` then are theirs, and ``_theta_o`` lies as
+    ``_factors.places`` of the shards do.
 
     Args:
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
@@ -58,6 +62,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         self.include = None if include is None else compiled(include)
         self.exclude = None if exclude is None else compiled(exclude)
         self.save_anchor = save_anchor
+        self.lora = "factors"
         self.anchor_record: dict[str, Any] | None = None
         self.nbytes = 0
 
@@ -125,12 +130,13 @@ class AnchoredCallback(TrainerCallback, ExportableState):
                 f"include={_text(self.include)}, exclude={_text(self.exclude)} leave no trainable parameter"
             )
             raise ConfigError(argument, problem, f"patterns for names like {', '.join(names[:3])}")
+        self._factors = Factors(find_groups(model, self._concerns) if self.lora == "exact" else ())
 
     def _take_anchor(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> None:
         shards, engine = self._shards(), self._engine
         output_dir = str(args.output_dir)
         self._taker = AnchorTaker(
-            self.anchor, self.anchor_device, self.anchor_dtype, output_dir, args.process_index
+            self.anchor, self.anchor_device, self.anchor_dtype, output_dir, args.process_index, self._factors
         )
         saved = state.stateful_callbacks.get(type(self).__name__)
         try:
@@ -141,6 +147,8 @@ class AnchoredCallback(TrainerCallback, ExportableState):
                 )
             else:
                 self._theta_o, record = self._taker.take(engine, model, shards)
+            self._factors.begin(engine, shards, self._theta_o)
+            if state.global_step == 0:
                 if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
                     self._taker.save(engine, self._theta_o, record)
         except BaseException:

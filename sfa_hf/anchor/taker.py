@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sfa_hf.adapters.files import AdapterFiles, find_adapter
+from sfa_hf.anchor.factors import Factors
 from sfa_hf.anchor.start_weights import FOLDER, StartWeights, save_start_weights, start_folder
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
@@ -57,10 +59,14 @@ class AnchorTaker:
         dtype: "float32" or "bfloat16".
         output_dir: the training's.
         rank: this process.
+        factors: of adapters that are merged as updates; what is taken fits their ``places``.
     """
 
-    def __init__(self, source: str | None, device: str, dtype: str, output_dir: str, rank: int) -> None:
+    def __init__(
+        self, source: str | None, device: str, dtype: str, output_dir: str, rank: int, factors: Factors
+    ) -> None:
         self._source, self._device, self._dtype = source, device, dtype
+        self._factors = factors
         self._output_dir, self._rank = output_dir, rank
         self._revision: str | None = None
         self._store: Store | None = None
@@ -123,6 +129,7 @@ class AnchorTaker:
             self._store.release()
 
     def _take(self, engine: Engine, shards: Sequence[Shard], read: _Read) -> tuple[ShardBuffer, AnchorRecord]:
+        shards = self._factors.places(shards)
         file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
         self._store = open_store(self._device, shards, ANCHOR_DTYPES[self._dtype], file)
         theta_o = ShardBuffer(shards, read, self._store)
@@ -133,7 +140,7 @@ class AnchorTaker:
 
     def _from(self, model: nn.Module, shards: Sequence[Shard]) -> _Read:
         assert self._source is not None
-        files = AnchorFiles(self._source, model)
+        files = anchor_files(self._source, model, self._factors)
         files.check(shards)
         self._revision = files.revision
         return files.read
@@ -158,6 +165,26 @@ class AnchorTaker:
         if record.fingerprint != recorded.fingerprint:
             problem = f"{record} is not the anchor that this training began with: {recorded}"
             raise ConfigError("anchor", problem, "that anchor, unchanged, or a new output_dir")
+
+
+def anchor_files(source: str, model: nn.Module, factors: Factors | None = None) -> AnchorFiles | AdapterFiles:
+    r"""Open the files of a \theta_o: of a whole model, or of an adapter.
+
+    Args:
+        source: a local folder, or a Hub id.
+        model: the model in training.
+        factors: takes on the shapes of adapters of another rank; None where they may have none.
+
+    Raises:
+        ConfigError: it does not fit the model.
+    """
+    found = find_adapter(source)
+    if found is None:
+        return AnchorFiles(source, model)
+    adapter = AdapterFiles(*found, model, factors.groups if factors else ())
+    if factors:
+        factors.shapes = adapter.shapes
+    return adapter
 
 
 def recorded_anchor(saved: Any, options: dict[str, Any]) -> AnchorRecord | None:

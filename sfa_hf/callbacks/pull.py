@@ -62,11 +62,13 @@ class PullCallback(AnchoredCallback):
         super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
         self.beta = beta
         self.p = p
+        self.lora = "exact"
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
+        self._factors.refuse_truncation()
         self._beta_s = schedule.beta_of_each_step(self.beta, schedule.interval(self.p, state.max_steps))
 
     def on_step_end(
@@ -79,6 +81,7 @@ class PullCallback(AnchoredCallback):
             rule=Average(),
             weights=Weights(self._beta_s),
             seed=(args.seed, state.global_step),
+            factors=self._factors,
         )
         if control.should_log or state.global_step >= state.max_steps:
             record = {"l2/beta_s": self._beta_s, "l2/drift": merged.drift_after}

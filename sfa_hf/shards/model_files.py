@@ -21,7 +21,6 @@ from sfa_hf.files.safetensors_slices import Stored, open_tensors
 from sfa_hf.files.weight_files import INDEX, WEIGHTS, index_parts, weight_files
 from sfa_hf.shards.converted import Named, in_memory
 
-_ADAPTER = "adapter_model.safetensors"
 _SAME_MODEL = "a checkpoint of the same model"
 
 
@@ -29,8 +28,7 @@ class AnchorFiles:
     """The tensors of a saved model, found by the model's parameter names.
 
     Names match as in ``from_pretrained``: after the renamings and conversions of the model's class, under any
-    name of a tied parameter, with or without the base model's prefix, and for PEFT adapters without the
-    adapter's name.
+    name of a tied parameter, and with or without the base model's prefix.
 
     Args:
         source: a local folder, or a Hub id.
@@ -51,7 +49,6 @@ class AnchorFiles:
         self._stored = dict(in_memory(self._tensors(source), model))
         self._aliases = _aliases(model)
         self._prefix = getattr(model, "base_model_prefix", "")
-        self._adapters = getattr(model, "active_adapters", ()) if hasattr(model, "peft_config") else ()
         self._refuse_extra(model)
 
     def check(self, shards: Sequence[Shard]) -> None:
@@ -98,8 +95,6 @@ class AnchorFiles:
         if self._prefix:
             yield name.removeprefix(f"{self._prefix}.")
             yield f"{self._prefix}.{name}"
-        for adapter in self._adapters:
-            yield name.replace(f".{adapter}.", ".")
 
     def _tensors(self, source: str) -> Iterator[tuple[str, Stored]]:
         paths = _locate(source)
@@ -134,7 +129,7 @@ def _aliases(model: nn.Module) -> dict[str, list[str]]:
 def _locate(source: str) -> list[Path]:
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return weight_files(folder, "anchor", [_ADAPTER])
+        return weight_files(folder, "anchor")
     if folder.exists() or source.startswith((".", "/", "~")):
         raise ConfigError("anchor", f"{source} is not a folder", "a folder of a saved model, or a Hub id")
     with from_hub("anchor", f"the anchor {source}"):
