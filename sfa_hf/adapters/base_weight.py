@@ -26,10 +26,10 @@ def products_with_rows(layer: Any, right: Tensor) -> tuple[Tensor, Tensor]:
     with _whole(layer) as weight:
         squares, products = [], []
         for rows in weight.split(_ROWS):
-            exact = rows.to(right)
+            exact = rows.double()
             squares.append(exact.square().sum(-1))
-            products.append(exact @ right.mT)
-    return torch.cat(squares), torch.cat(products)
+            products.append(exact @ right.to(exact.device).mT)
+    return torch.cat(squares).cpu(), torch.cat(products).cpu()
 
 
 def squared_row_norms(squares: Tensor, products: Tensor, pair: Pair) -> Tensor:

@@ -1,4 +1,4 @@
-r"""Reading \theta_o from the folder of an adapter: by PEFT's own names, in the scale of the adapter in training."""
+r"""Reading \theta_o from the folder of an adapter: by PEFT's names, in the scale of the one in training."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class AdapterFiles:
 
     def _other_ranks(self, groups: Sequence[Group]) -> dict[str, Size]:
         """Shapes of pairs of factors that differ from the model's in their rank alone."""
-        shapes = {}
+        shapes: dict[str, Size] = {}
         for group in groups:
             if group.low_rank is None or group.low_rank.experts:
                 continue
@@ -154,20 +154,23 @@ class AdapterFiles:
                 raise ConfigError("anchor", problem, _RIGHT)
         starts = [_start(each) for each in (self._config, mine)]
         if starts[0] != starts[1]:
-            problem = f"the base of {self._folder} was changed by {starts[0] or 'no start'}, the model's by {starts[1]}"
+            changed = " and ".join(start or "nothing" for start in starts)
+            problem = f"the base of {self._folder} and the model's were changed by {changed}"
             raise ConfigError("anchor", problem, "adapters that start from the same base")
 
     def _refuse_other_frozen(self, model: nn.Module) -> None:
-        """Refuse factors that are frozen, and another's in the folder: both updates would not be linear alike."""
-        for name, parameter in model.named_parameters():
-            stored = next((self._stored[k] for k in self._keys.get(name, ()) if k in self._stored), None)
-            if stored is None or parameter.requires_grad or type(parameter.data) is not torch.Tensor:
+        """Refuse other values of what is not trained: the update would not be linear in what is."""
+        held = model.state_dict(keep_vars=True)
+        for name in self._keys.keys() & held.keys():
+            stored = next((self._stored[key] for key in self._keys[name] if key in self._stored), None)
+            value = held[name]
+            whole = type(value.detach()) is Tensor and stored is not None and value.numel() == stored.numel
+            if not whole or value.requires_grad or not value.is_floating_point():
                 continue
-            if parameter.numel() == stored.numel:
-                same = stored.read(0, stored.numel).to(parameter.dtype)
-                if not torch.equal(same, parameter.detach().cpu().flatten()):
-                    problem = f"{self._folder} has another {name}, which is frozen in training"
-                    raise ConfigError("anchor", problem, _RIGHT)
+            assert stored is not None
+            if not torch.equal(stored.read(0, stored.numel).to(value.dtype), value.detach().cpu().flatten()):
+                problem = f"{self._folder} has another {name}, which is not trained"
+                raise ConfigError("anchor", problem, _RIGHT)
 
 
 def find_adapter(source: str) -> tuple[Path, str | None] | None:
@@ -203,17 +206,15 @@ def _keys(model: Any, adapter: str, config: Any) -> dict[str, list[str]]:
     """Names in the files of an adapter for each parameter of the model, asked of PEFT."""
     from peft import get_peft_model_state_dict  # noqa: PLC0415 - an optional extra
 
-    parameters = dict(model.named_parameters(remove_duplicate=False))
     if config.is_prompt_learning:
         return {f"prompt_encoder.{adapter}.embedding.weight": ["prompt_embeddings"]}
-    fakes = {id(p): torch.empty(full_shape(p), device="meta") for p in parameters.values()}
-    state = {name: fakes[id(parameter)] for name, parameter in parameters.items()}
-    state |= {name: buffer for name, buffer in model.named_buffers() if name not in state}
-    saved = get_peft_model_state_dict(model, state, adapter, save_embedding_layers=False)
+    held = model.state_dict(keep_vars=True)
+    fakes = {id(each): torch.empty(full_shape(each), device="meta") for each in held.values()}
+    state = {name: fakes[id(each)] for name, each in held.items()}
     by_fake: dict[int, list[str]] = {}
-    for key, value in saved.items():
+    for key, value in get_peft_model_state_dict(model, state, adapter, save_embedding_layers=False).items():
         by_fake.setdefault(id(value), []).extend((key, _PREFIX + key))
-    return {name: by_fake.get(id(fakes[id(parameter)]), []) for name, parameter in parameters.items()}
+    return {name: by_fake[id(fake)] for name, fake in state.items() if id(fake) in by_fake}
 
 
 def _start(config: Mapping[str, Any]) -> str:

@@ -5,17 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Size, Tensor, nn
 
 from sfa_hf.adapters.kinds import kind_of, products_of, refuse_inexact_prompts, tuner_layers
-from sfa_hf.adapters.low_rank import Pair
+from sfa_hf.adapters.low_rank import Pair, squared_norm
 from sfa_hf.errors import ConfigError
 
 _FREE_OF_BASE = {"ALoraLinearVariant", "MiCALinearVariant", "MiCAEmbeddingVariant", "VeloraLinearVariant"}
 """Variants of LoRA whose \\Delta W is s B A, as of LoRA without a variant."""
+
+
+class Squares(NamedTuple):
+    r"""Squared Frobenius norms of one merge.
+
+    Attributes:
+        before: ||\Delta W - \Delta W_o||^2 before it. DoRA: of the whole weights. Products other than of two
+            matrices: of the factor that is scaled.
+        after: the same, after.
+        discarded: of what the rank cannot hold.
+        energy: ||(1 - \beta) \Delta W + \beta \Delta W_o||^2.
+    """
+
+    before: float
+    after: float
+    discarded: float
+    energy: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +56,26 @@ class Group:
     @property
     def names(self) -> tuple[str, ...]:
         """All parameters that are merged together."""
-        magnitude = self.low_rank.magnitude if self.low_rank else None
-        return self.factors if magnitude is None else (*self.factors, magnitude)
+        return tuple(name for name, _ in self.full_shapes())
+
+    def full_shapes(self) -> list[tuple[str, Size]]:
+        """Names and shapes of all parameters that are merged together."""
+        named = list(zip(self.factors, self.shapes, strict=True))
+        if self.low_rank and self.low_rank.magnitude and self.low_rank.magnitude_shape is not None:
+            named.append((self.low_rank.magnitude, self.low_rank.magnitude_shape))
+        return named
+
+    def squared_update(self, values: Mapping[str, Tensor], scaled: str) -> float:
+        r"""||\Delta W||_F^2 where it is s B A; otherwise of the factor that is scaled.
+
+        Args:
+            values: of the factors, whole and in fp64.
+            scaled: name of the factor that is scaled.
+        """
+        if self.low_rank is None:
+            return float(values[scaled].square().sum())
+        pair = self.low_rank.pair(*map(values.__getitem__, self.factors))
+        return self.low_rank.scaling**2 * squared_norm(pair)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +98,7 @@ class LowRank:
     experts: bool = False
     embedding: bool = False
     magnitude: str | None = None
-    magnitude_shape: Size = Size()
+    magnitude_shape: Size | None = None
 
     @property
     def transposed(self) -> bool:
@@ -147,7 +182,7 @@ def _low_rank(name: str, layer: Any, adapter: str, names: Mapping[int, str]) -> 
         experts=experts > 1,
         embedding=embedding,
         magnitude=None if magnitude is None else names[id(magnitude)],
-        magnitude_shape=Size() if magnitude is None else full_shape(magnitude),
+        magnitude_shape=None if magnitude is None else full_shape(magnitude),
     )
 
 

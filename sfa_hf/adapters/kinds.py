@@ -86,8 +86,8 @@ def warn_of_factors(model: nn.Module) -> None:
     kinds = sorted({kind_of(layer) for _, layer in tuner_layers(model) if _products_of(type(layer)) != ()})
     if kinds:
         _logger.warning(
-            "the parameters of %s adapters are taken apart: an average of A and of B is not the average of the "
-            "update B A (both halved make it a quarter)",
+            "the parameters of %s adapters are taken one by one: an average of A and of B is not the average "
+            "of the update B A (both halved make it a quarter)",
             ", ".join(kinds),
         )
 

@@ -5,8 +5,8 @@ With d = m / ||V|| of each row, the average of the rows is
     (1 - \beta) d V + \beta d_o V_o = e (W + \Delta),   e = (1 - \beta) d + \beta d_o,
     \Delta = ((1 - \beta) d s B A + \beta d_o s B_o A_o) / e,
 
-whose rank is that of both updates together, as in LoRA, and whose magnitude is e ||W + \Delta||. From the base
-(B_o A_o = 0) \Delta is B A with scaled rows: exact in the rank that there is.
+whose rank is that of both updates together, as in LoRA, and whose magnitude is e ||W + \Delta||. From the
+base (B_o A_o = 0) \Delta is B A with scaled rows: exact in the rank that there is.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from sfa_hf.adapters.base_weight import products_with_rows, squared_row_norms
-from sfa_hf.adapters.groups import Group
-from sfa_hf.adapters.low_rank import Pair, Truncated, stacked, truncated
+from sfa_hf.adapters.groups import Group, Squares
+from sfa_hf.adapters.low_rank import Pair, average, squared_norm
 from sfa_hf.distributed.processes import from_first_process
 
 
@@ -31,8 +31,7 @@ class DoraLayer:
         theta_o: those of the anchor.
 
     Attributes:
-        squares: after :meth:`merged`: the squared distance of the weights from the anchor's before and
-            after, what was discarded, and ||e \Delta||^2.
+        squares: of the last merge: distances are those of the whole weights.
     """
 
     def __init__(self, group: Group, theta: Mapping[str, Tensor], theta_o: Mapping[str, Tensor]) -> None:
@@ -59,20 +58,20 @@ class DoraLayer:
             truncate: whether the anchor has an update too, so that the sum of both is cut to the rank.
         """
         e = (1 - beta) * self._d + beta * self._d_o
-        own = self._now.scaled(((1 - beta) * self._d / e)[None])
+        of_now, of_then = ((1 - beta) * self._d / e)[None], (beta * self._d_o / e)[None]
         if truncate:
-            both = stacked(own, self._then.scaled((beta * self._d_o / e)[None]))
-            cut = from_first_process(lambda: _on_cpu(truncated(both, self._now)))
-            cut = Truncated(Pair(*(each.to(e) for each in cut.pair)), cut.discarded, cut.energy)
+            pair, discarded, energy, *_ = from_first_process(
+                lambda: average(self._now, self._then, of_now, of_then)
+            )
         else:
-            cut = Truncated(own, 0.0, float(_squared(own)))
+            pair, discarded = self._now.scaled(of_now), 0.0
+            energy = squared_norm(pair)
         before = self._distance(self._now, self._d, self._products)
-        squares, products = self._rows_with(cut.pair, self._then)
-        self._squares = squares
-        self.squares = before, self._distance(cut.pair, e, products), cut.discarded, cut.energy
-        factors = self._low_rank.factors(cut.pair.scaled(1 / self._low_rank.scaling))
+        _, products = self._rows_with(pair, self._then)
+        self.squares = Squares(before, self._distance(pair, e, products), discarded, energy)
+        factors = self._low_rank.factors(pair.scaled(1 / self._low_rank.scaling))
         new = dict(zip(self._group.factors, factors, strict=True))
-        return {**new, self._magnitude: e * self._norms(cut.pair, products[0])}
+        return {**new, self._magnitude: e * self._norms(pair, products[0])}
 
     def _rows_with(self, one: Pair, other: Pair) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         right = torch.cat([one.right[0], other.right[0]])
@@ -86,16 +85,8 @@ class DoraLayer:
     def _distance(self, pair: Pair, d: Tensor, products: tuple[Tensor, Tensor]) -> float:
         """||d (W + update) - d_o (W + anchor's update)||_F^2."""
         apart = d - self._d_o
-        difference = stacked(pair.scaled(d[None]), self._then.scaled(-self._d_o[None]))
+        now, then = pair.scaled(d[None]), self._then.scaled(-self._d_o[None])
+        difference = Pair(torch.cat([now.left, then.left], -1), torch.cat([now.right, then.right], -2))
         with_rows = torch.cat(products, -1) * apart[:, None]
         squares = squared_row_norms(apart.square() * self._squares, with_rows, difference)
         return float(squares.sum().clamp(min=0))
-
-
-def _squared(pair: Pair) -> Tensor:
-    left, right = pair
-    return ((left @ (right @ right.mT)) * left).sum()
-
-
-def _on_cpu(cut: Truncated) -> Truncated:
-    return Truncated(Pair(*(each.cpu() for each in cut.pair)), cut.discarded, cut.energy)

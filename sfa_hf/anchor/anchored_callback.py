@@ -30,9 +30,9 @@ class AnchoredCallback(TrainerCallback, ExportableState):
 
     A subclass declares all options in its constructor and keeps each under its own name. It does its work
     between ``on_train_begin`` and ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()``, ``_log``
-    and ``_names``: those of its parameters, in one order on all ranks. If it merges adapters as updates of the
-    weights, it sets ``lora`` to "exact": ``_factors`` then are theirs, and ``_theta_o`` lies as
-    ``_factors.places`` of the shards do.
+    and ``_names``: those of its parameters, in one order on all ranks. To merge adapters as updates of the
+    weights, it sets ``lora`` to "exact": ``_factors`` are theirs then, and ``_theta_o`` has the layout of
+    ``_factors.places``.
 
     Args:
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
@@ -136,7 +136,12 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         shards, engine = self._shards(), self._engine
         output_dir = str(args.output_dir)
         self._taker = AnchorTaker(
-            self.anchor, self.anchor_device, self.anchor_dtype, output_dir, args.process_index, self._factors
+            self.anchor,
+            self.anchor_device,
+            self.anchor_dtype,
+            output_dir,
+            args.process_index,
+            factors=self._factors,
         )
         saved = state.stateful_callbacks.get(type(self).__name__)
         try:
@@ -148,9 +153,9 @@ class AnchoredCallback(TrainerCallback, ExportableState):
             else:
                 self._theta_o, record = self._taker.take(engine, model, shards)
             self._factors.begin(engine, shards, self._theta_o)
-            if state.global_step == 0:
-                if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
-                    self._taker.save(engine, self._theta_o, record)
+            saves = self.save_anchor and args.save_strategy != SaveStrategy.NO
+            if state.global_step == 0 and self.anchor is None and saves:
+                self._taker.save(engine, self._theta_o, record)
         except BaseException:
             self._taker.release()
             raise

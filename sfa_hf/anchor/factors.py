@@ -1,4 +1,4 @@
-r"""Adapters in a merge: the factors of each update \Delta W together, so that \Delta W is what is averaged."""
+r"""Adapters in a merge: the factors of each update together, so that \Delta W is what is averaged."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Size, Tensor
 
-from sfa_hf.adapters.groups import Group
-from sfa_hf.adapters.low_rank import squared_norm, stacked, truncated
+from sfa_hf.adapters.groups import Group, Squares
+from sfa_hf.adapters.low_rank import average
 from sfa_hf.adapters.magnitudes import DoraLayer
 from sfa_hf.anchor.rounding import write
 from sfa_hf.distributed.processes import from_first_process
@@ -19,6 +19,7 @@ from sfa_hf.shards.buffer import Block, ShardBuffer
 
 _Parts = dict[str, list[tuple[int, Tensor]]]
 _Whole = Mapping[str, Tensor]
+_NOTHING = Squares(0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
@@ -26,25 +27,22 @@ class Updates:
     r"""What a merge did to the updates \Delta W of all adapters, over all ranks.
 
     Attributes:
-        squared_before: sum of ||\Delta W - \Delta W_o||_F^2 before. DoRA: of the whole weights. Products that
-            are not of two matrices: of the factor that is scaled.
-        squared_after: the same, after.
-        discarded: sum of the squared norms of what the ranks cannot hold.
-        energy: sum of ||(1 - \beta) \Delta W + \beta \Delta W_o||_F^2.
-        merged: how many there were.
+        squares: their sums.
+        merged: how many updates there were.
     """
 
-    squared_before: float = 0.0
-    squared_after: float = 0.0
-    discarded: float = 0.0
-    energy: float = 0.0
+    squares: Squares = _NOTHING
     merged: int = 0
+
+    def add(self, squares: Squares) -> None:
+        """Add those of one update."""
+        self.squares = Squares(*map(sum, zip(self.squares, squares, strict=True)))
 
     def discarded_share(self) -> float | None:
         """Discarded energy by energy; None where nothing was merged."""
         if not self.merged:
             return None
-        return self.discarded / self.energy if self.energy else 0.0
+        return self.squares.discarded / self.squares.energy if self.squares.energy else 0.0
 
 
 @dataclass
@@ -116,7 +114,7 @@ class Factors:
                 yield block
 
     def merge(self, engine: Engine, shards: Sequence[Shard], beta: float, seed: tuple[int, ...]) -> Updates:
-        r"""Set each \Delta W to (1 - \beta) \Delta W + \beta \Delta W_o, as its rank allows; a collective call.
+        r"""Average each \Delta W with \Delta W_o, as its rank allows; a collective call.
 
         The factors are gathered, computed with in fp64 by the first process, and written by all: a singular
         vector may have either sign on another machine.
@@ -128,66 +126,36 @@ class Factors:
             seed: of the stochastic rounding of 16-bit weights.
         """
         own, updates = {shard.name: shard for shard in shards}, Updates(merged=len(self.groups))
+        now = {name: [(shard.offset, shard.data)] for name, shard in own.items()}
         for group in self.groups:
-            theta = {
-                name: _whole(engine, own.get(name), _now(own, name), shape) for name, shape in _shapes(group)
-            }
-            if group.low_rank is None:
-                self._scale(group, theta, beta, updates, own, seed)
-                continue
-            theta_o = {
-                name: _whole(
-                    engine, own.get(name), self._collected.get(name, []), self.shapes.get(name, shape)
-                )
-                for name, shape in _shapes(group)
-            }
+            theta, theta_o = (
+                {
+                    name: _whole(engine, parts.get(name, []), self.shapes.get(name, shape) if then else shape)
+                    for name, shape in group.full_shapes()
+                }
+                for parts, then in ((now, False), (self._collected, True))
+            )
             merged = self._merged(group, theta, theta_o, beta, updates)
-            if beta > 0:
-                for name, values in merged.items():
-                    _write(own.get(name), values, seed)
+            for name, values in merged.items() if beta > 0 else ():
+                _write(own.get(name), values, seed)
         self._collected = {}
         return updates
 
     def _merged(self, group: Group, theta: _Whole, theta_o: _Whole, beta: float, updates: Updates) -> _Whole:
-        """The group's new values, of which some may be left out; adds to the updates."""
-        assert group.low_rank is not None
+        """The new values of those of the group that change; adds to the updates."""
         zero = self._zeros[group.factors[0]]
-        if group.low_rank.magnitude is not None:
+        if group.low_rank is not None and group.low_rank.magnitude is not None:
             layer = DoraLayer(group, theta, theta_o)
             merged = layer.merged(beta, truncate=zero is None)
-            before, after, discarded, energy = layer.squares
+            squares = layer.squares
         elif zero is not None:
-            now = group.low_rank.pair(*map(theta.__getitem__, group.factors))
-            before = group.low_rank.scaling**2 * squared_norm(now)
-            after, discarded, energy = (1 - beta) ** 2 * before, 0.0, (1 - beta) ** 2 * before
             merged = {zero: theta[zero] * (1 - beta)}
+            before = group.squared_update(theta, zero)
+            squares = Squares(before, (1 - beta) ** 2 * before, 0.0, (1 - beta) ** 2 * before)
         else:
-            merged, (before, after, discarded, energy) = from_first_process(
-                lambda: _cut_back(group, theta, theta_o, beta)
-            )
-        updates.squared_before += before
-        updates.squared_after += after
-        updates.discarded += discarded
-        updates.energy += energy
+            merged, squares = from_first_process(lambda: _cut_back(group, theta, theta_o, beta))
+        updates.add(squares)
         return merged
-
-    def _scale(
-        self,
-        group: Group,
-        theta: _Whole,
-        beta: float,
-        updates: Updates,
-        own: Mapping[str, Shard],
-        seed: tuple[int, ...],
-    ) -> None:
-        zero = self._zeros[group.factors[0]]
-        assert zero is not None
-        squared = float(theta[zero].square().sum())
-        updates.squared_before += squared
-        updates.squared_after += (1 - beta) ** 2 * squared
-        updates.energy += (1 - beta) ** 2 * squared
-        if beta > 0:
-            _write(own.get(zero), theta[zero] * (1 - beta), seed)
 
     def _place(self, shard: Shard) -> Shard:
         shape = self.shapes.get(shard.name, shard.shape)
@@ -201,41 +169,23 @@ class Factors:
         return replace(shard, data=no_memory, offset=first, shape=shape)
 
 
-def _cut_back(
-    group: Group, theta: _Whole, theta_o: _Whole, beta: float
-) -> tuple[dict[str, Tensor], tuple[float, float, float, float]]:
+def _cut_back(group: Group, theta: _Whole, theta_o: _Whole, beta: float) -> tuple[dict[str, Tensor], Squares]:
     low_rank = group.low_rank
     assert low_rank is not None
     now, then = (low_rank.pair(*(values[name] for name in group.factors)) for values in (theta, theta_o))
-    cut = truncated(stacked(now.scaled(1 - beta), then.scaled(beta)), now)
-    new, s = cut.pair, low_rank.scaling**2
-    merged = {
-        name: values.reshape(shape).cpu()
-        for name, values, shape in zip(group.factors, low_rank.factors(new), group.shapes, strict=True)
-    }
+    cut, s = average(now, then, 1 - beta, beta), low_rank.scaling**2
+    merged = dict(zip(group.factors, low_rank.factors(cut.pair), strict=True))
     if beta == 1 and all(theta_o[name].shape == theta[name].shape for name in merged):
-        merged = {name: theta_o[name].cpu() for name in merged}
-    before, after = (squared_norm(stacked(each, then.scaled(-1.0))) for each in (now, new))
-    return merged, (s * before, s * after, s * cut.discarded, s * cut.energy)
+        merged = {name: theta_o[name] for name in merged}
+    return merged, Squares(s * cut.before, s * cut.after, s * cut.discarded, s * cut.energy)
 
 
-def _shapes(group: Group) -> Iterator[tuple[str, Size]]:
-    yield from zip(group.factors, group.shapes, strict=True)
-    if group.low_rank is not None and group.low_rank.magnitude is not None:
-        yield group.low_rank.magnitude, group.low_rank.magnitude_shape
-
-
-def _now(own: Mapping[str, Shard], name: str) -> list[tuple[int, Tensor]]:
-    return [(own[name].offset, own[name].data)] if name in own else []
-
-
-def _whole(engine: Engine, shard: Shard | None, parts: Iterable[tuple[int, Tensor]], shape: Size) -> Tensor:
+def _whole(engine: Engine, parts: Iterable[tuple[int, Tensor]], shape: Size) -> Tensor:
     """A parameter in fp64 on every rank, from the parts that each rank has; a collective call."""
     values = torch.zeros(shape.numel(), dtype=torch.float64)
     for at, part in parts:
         values[at : at + part.numel()] = part
-    values = engine.sum_over_shards(values).view(shape)
-    return values if shard is None else values.to(shard.data.device)
+    return engine.sum_over_shards(values).view(shape)
 
 
 def _write(shard: Shard | None, values: Tensor, seed: tuple[int, ...]) -> None:

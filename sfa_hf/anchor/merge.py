@@ -78,8 +78,8 @@ def merge(
     local = torch.tensor([squared_before, squared_after, theta_o.nbytes], dtype=torch.float64)
     squared_before, squared_after, nbytes = engine.sum_over_shards(local).tolist()
     return Merged(
-        (squared_before + updates.squared_before) ** 0.5,
-        (squared_after + updates.squared_after) ** 0.5,
+        (squared_before + updates.squares.before) ** 0.5,
+        (squared_after + updates.squares.after) ** 0.5,
         int(nbytes),
         updates.discarded_share(),
     )

@@ -63,7 +63,7 @@ class AnchorTaker:
     """
 
     def __init__(
-        self, source: str | None, device: str, dtype: str, output_dir: str, rank: int, factors: Factors
+        self, source: str | None, device: str, dtype: str, output_dir: str, rank: int, *, factors: Factors
     ) -> None:
         self._source, self._device, self._dtype = source, device, dtype
         self._factors = factors

@@ -91,10 +91,10 @@ class SFACallback(AnchoredCallback):
             each parameter.
         shuffle_moments: for the rule "fisher", a control: seed by which \bar F_o is shuffled within each
             parameter.
-        lora: how adapters are merged. "exact" averages their updates \Delta W = s B A with the anchor's: where
-            it has none, by scaling B; else in twice the rank, cut back to the rank in training by SVD, with
-            the share of ||\Delta W||^2 that is lost logged as ``sfa/lora_discarded``. Kinds of adapters whose
-            updates have no such average are refused. "factors" averages all parameters, A and B apart.
+        lora: how adapters are merged. "exact" averages their updates \Delta W = s B A with those of the
+            anchor: where it has none, by scaling B; else in twice the rank, cut back to the rank in training
+            by SVD. ``sfa/lora_discarded`` is the share of ||\Delta W||^2 that is lost. Adapters whose updates
+            have no such average are refused. "factors" averages all parameters, A and B apart.
         save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/_sfa_anchor``, once
             and sharded, where the training saves checkpoints: it can then resume. Every checkpoint carries
             the anchor's fingerprint, and resuming with another anchor is refused.

@@ -14,7 +14,6 @@ from torch import nn
 from transformers import Trainer
 
 from sfa_hf import SFACallback
-from sfa_hf.errors import ConfigError
 
 peft = pytest.importorskip("peft")
 
@@ -161,3 +160,12 @@ def test_from_an_adapter_the_update_is_the_best_of_its_rank(tmp_path: Path, kind
     for key, weights in (("sfa/drift_before", before), ("sfa/drift_after", after)):
         drift = sum(float((weights[n] - start[n]).square().sum()) for n in start) ** 0.5
         assert entry[key] == pytest.approx(drift, rel=1e-4)
+
+
+def test_dora_from_an_adapter_is_the_average_where_the_rank_holds_it(tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=24, use_dora=True, target_modules=LINEAR, init_lora_weights=False)
+    trainer, start, before, after = merged(tmp_path, adapted(config))
+    assert error(before, start, after, 0.3) < 1e-5
+    (entry,) = [entry for entry in trainer.state.log_history if "sfa/merge" in entry]
+    drift = sum(float((after[n] - start[n]).square().sum()) for n in start) ** 0.5
+    assert entry["sfa/drift_after"] == pytest.approx(drift, rel=1e-5)
