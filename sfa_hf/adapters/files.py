@@ -101,10 +101,6 @@ class AdapterFiles:
         scale = self._scales.get(shard.name, 1.0)
         return values if scale == 1 else values.double().mul_(scale).float()
 
-    def left_over(self) -> list[str]:
-        """Names of tensors in the folder that the model has no use for."""
-        return sorted(self._stored.keys() - {key for keys in self._keys.values() for key in keys})
-
     def _find(self, name: str) -> Stored:
         for key in self._keys.get(name, ()):
             if key in self._stored:
@@ -159,18 +155,25 @@ class AdapterFiles:
             raise ConfigError("anchor", problem, "adapters that start from the same base")
 
     def _refuse_other_frozen(self, model: nn.Module) -> None:
-        """Refuse other values of what is not trained: the update would not be linear in what is."""
+        """Refuse tensors of layers that have no adapter in training, and other values of what is frozen."""
         held = model.state_dict(keep_vars=True)
-        for name in self._keys.keys() & held.keys():
-            stored = next((self._stored[key] for key in self._keys[name] if key in self._stored), None)
-            value = held[name]
-            whole = type(value.detach()) is Tensor and stored is not None and value.numel() == stored.numel
-            if not whole or value.requires_grad or not value.is_floating_point():
-                continue
-            assert stored is not None
-            if not torch.equal(stored.read(0, stored.numel).to(value.dtype), value.detach().cpu().flatten()):
+        names = {key: name for name, keys in self._keys.items() for key in keys}
+        for key, stored in self._stored.items():
+            name = names.get(key) or next((n for n in (key, key.removeprefix(_PREFIX)) if n in held), None)
+            if name is None:
+                problem = f"{self._folder} has a tensor {key}, which the model lacks"
+                raise ConfigError("anchor", problem, _RIGHT)
+            value = held.get(name)
+            if value is not None and not value.requires_grad and _differs(stored, value):
                 problem = f"{self._folder} has another {name}, which is not trained"
                 raise ConfigError("anchor", problem, _RIGHT)
+
+
+def _differs(stored: Stored, value: Tensor) -> bool:
+    """Whether a tensor that is whole in memory has other values in the file."""
+    if type(value.detach()) is not Tensor or value.numel() != stored.numel or not value.is_floating_point():
+        return False
+    return not torch.equal(stored.read(0, stored.numel).to(value.dtype), value.detach().cpu().flatten())
 
 
 def find_adapter(source: str) -> tuple[Path, str | None] | None:

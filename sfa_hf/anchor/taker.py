@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sfa_hf.adapters.base_files import BaseFiles
 from sfa_hf.adapters.files import AdapterFiles, find_adapter
 from sfa_hf.anchor.factors import Factors
 from sfa_hf.anchor.start_weights import FOLDER, StartWeights, save_start_weights, start_folder
@@ -167,7 +168,9 @@ class AnchorTaker:
             raise ConfigError("anchor", problem, "that anchor, unchanged, or a new output_dir")
 
 
-def anchor_files(source: str, model: nn.Module, factors: Factors | None = None) -> AnchorFiles | AdapterFiles:
+def anchor_files(
+    source: str, model: nn.Module, factors: Factors | None = None
+) -> AnchorFiles | AdapterFiles | BaseFiles:
     r"""Open the files of a \theta_o: of a whole model, or of an adapter.
 
     Args:
@@ -180,7 +183,11 @@ def anchor_files(source: str, model: nn.Module, factors: Factors | None = None) 
     """
     found = find_adapter(source)
     if found is None:
-        return AnchorFiles(source, model)
+        return (
+            BaseFiles(source, model, factors.groups)
+            if factors and factors.groups
+            else AnchorFiles(source, model)
+        )
     adapter = AdapterFiles(*found, model, factors.groups if factors else ())
     if factors:
         factors.shapes = adapter.shapes

@@ -182,3 +182,24 @@ def test_penalties_and_pulls(tmp_path: Path) -> None:
     train(tmp_path, [PullCallback(1.0)], model=model, max_steps=2)
     assert not any(p.any() for n, p in model.named_parameters() if "lora_B" in n)
     assert all(p.any() for n, p in model.named_parameters() if "lora_A" in n)
+
+
+def test_a_whole_model_is_the_anchor_where_it_is_the_base(tmp_path: Path) -> None:
+    base = tiny_model(seed=3)
+    base.save_pretrained(tmp_path / "base")
+    config = peft.LoraConfig(r=2, target_modules=LINEAR, modules_to_save=["lm_head"])
+    model = peft.get_peft_model(copy.deepcopy(base), copy.deepcopy(config))
+    with torch.no_grad():
+        model.base_model.model.model.layers[0].mlp.down_proj.lora_B["default"].weight.fill_(0.01)
+    before, after, _ = towards(tmp_path, model, tmp_path / "base")
+    theta_o = {n: p.detach().double() for n, p in base.named_parameters()}
+    assert error(before, theta_o, after, 0.3) < 2e-6
+    other = peft.get_peft_model(tiny_model(seed=4), config)
+    with pytest.raises(ConfigError, match="anchor: .*is not that of the base, so its update has no factors"):
+        train(tmp_path, [SFACallback(anchor=tmp_path / "base")], model=other)
+
+
+def test_an_adapter_of_more_layers_than_the_model_trains(tmp_path: Path) -> None:
+    lora(2, target_modules=[*LINEAR, "v_proj"]).save_pretrained(tmp_path / "anchor")
+    with pytest.raises(ConfigError, match=r"anchor: .*has a tensor .*v_proj\.lora_., which the model lacks"):
+        train(tmp_path, [SFACallback(anchor=tmp_path / "anchor")], model=lora(2))
