@@ -34,8 +34,8 @@ class AnchorFiles:
 
     Names match as in ``from_pretrained``: after the renamings and conversions of the model's class, under any
     name of a tied parameter, and with or without the base model's prefix. Where another module holds the
-    transformers model, as in sentence-transformers, they are the names inside of that. A tensor of a part that
-    the model does not have, such as another head, is left over with a warning.
+    transformers model, as in sentence-transformers, they are the names inside of that. Tensors of parts that
+    the model does not have, such as another head, are left over with a warning.
 
     Args:
         source: a local folder, or a Hub id.
