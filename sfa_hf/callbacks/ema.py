@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines
+from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import Choice, Fraction
 from sfa_hf.hf_trainer.caller import caller
@@ -63,6 +64,8 @@ class EMACallback(TrainerCallback):
     ) -> None:
         seal_checkpoints()
         self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
+        if state.is_world_process_zero:
+            warn_of_factors(kwargs["model"])
         self._log = TrainerLog()
         self._end = LastInLine(self._deploy)
         read: Callable[[engines.Shard], Tensor] = attrgetter("data")

@@ -25,6 +25,7 @@ from sfa_hf.config.options import (
     Beta,
     Choice,
     Flag,
+    Lora,
     MergeEvery,
     P,
     Pattern,
@@ -46,7 +47,6 @@ ANCHOR_WEIGHT = "sfa/anchor_weight"
 
 
 Rule = Annotated[str, Choice(training_rules)]
-Lora = Annotated[str, Choice(("exact", "factors"))]
 OptimizerState = Annotated[str, Choice(("keep", "reset", "scale"))]
 
 
