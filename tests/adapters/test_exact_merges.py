@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from effective import Effective, EffectiveAfter, error
-from tiny_training import VOCABULARY, tiny_model, train
+from tiny_training import VOCABULARY, tiny_model, train, weights
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from sfa_hf import SFACallback
+from sfa_hf.errors import ConfigError
 
 peft = pytest.importorskip("peft")
 
@@ -169,3 +170,80 @@ def test_dora_from_an_adapter_is_the_average_where_the_rank_holds_it(tmp_path: P
     (entry,) = [entry for entry in trainer.state.log_history if "sfa/merge" in entry]
     drift = sum(float((after[n] - start[n]).square().sum()) for n in start) ** 0.5
     assert entry["sfa/drift_after"] == pytest.approx(drift, rel=1e-5)
+
+
+def test_merges_of_lora_are_merges_of_whole_matrices_with_the_same_updates(tmp_path: Path) -> None:
+    before, after = Effective(), EffectiveAfter()
+    beta = 0.4
+    callbacks = [before, SFACallback(beta, merge_every=2), after]
+    train(tmp_path, callbacks, model=adapted(FROM_BASE["rsLoRA"]), max_steps=8, learning_rate=3e-2)
+    whole = {name: value.clone() for name, value in before.at[0].items()}
+    for step in range(1, 9):
+        for name, weight in whole.items():
+            weight += before.at[step][name] - after.at[step - 1][name]
+            if step % 2 == 0:
+                weight.lerp_(before.at[0][name], beta)
+    distance = max((whole[n] - before.at[0][n]).norm() for n in whole)
+    assert all((whole[name] - after.at[8][name]).norm() < 2e-6 * distance for name in whole)
+
+
+REFUSED = {
+    "oft": peft.OFTConfig(oft_block_size=4, target_modules=LINEAR),
+    "boft": peft.BOFTConfig(boft_block_size=4, target_modules=LINEAR),
+    "vblora": peft.VBLoRAConfig(r=2, num_vectors=8, vector_length=4, target_modules=["q_proj"]),
+    "delora": peft.DeloraConfig(r=2, target_modules=LINEAR),
+    "BdLoraLinearVariant": peft.LoraConfig(
+        r=4, target_modules=["q_proj"], use_bdlora=peft.tuners.lora.config.BdLoraConfig(nblocks=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_kinds_without_an_average_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    model = adapted(REFUSED[kind])
+    with pytest.raises(ConfigError, match=f"lora: .*{kind}"):
+        train(tmp_path, [SFACallback()], model=model)
+    train(tmp_path, [SFACallback(lora="factors")], model=model, max_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"exclude": "lora_A"}, r"include: the patterns take .*lora_B\.default.weight without .*lora_A"),
+        ({"rule": "slerp"}, "rule: 'slerp' beside adapters"),
+        ({"lora": "exactly"}, "lora: unknown value 'exactly'"),
+    ],
+)
+def test_options_that_do_not_go_with_updates(tmp_path: Path, options: dict, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        train(tmp_path, [SFACallback(**options)], model=adapted(FROM_BASE["LoRA"]))
+
+
+def test_a_non_zero_product_of_many_factors_is_refused(tmp_path: Path) -> None:
+    model = adapted(peft.LoHaConfig(r=2, target_modules=LINEAR, init_weights=False))
+    with pytest.raises(ConfigError, match=r"anchor: the loha update of .* is not zero at the anchor"):
+        train(tmp_path, [SFACallback()], model=model)
+
+
+@pytest.mark.parametrize(("policy", "factor"), [("keep", 1.0), ("reset", 0.0), ("scale", 0.75)])
+def test_moments_of_factors_follow_the_option(tmp_path: Path, policy: str, factor: float) -> None:
+    moments: list[list[torch.Tensor]] = []
+
+    class Moments(TrainerCallback):
+        def on_step_end(self, args, state, control, optimizer=None, **kwargs) -> None:
+            moments.append([each["exp_avg"].clone() for each in optimizer.state.values()])
+
+    class MomentsAfter(Moments):
+        pass
+
+    callbacks = [Moments(), SFACallback(0.25, 1.0, optimizer_state=policy), MomentsAfter()]
+    train(tmp_path, callbacks, model=adapted(FROM_ADAPTER["PiSSA"]), max_steps=2)
+    before, after = moments[-2:]
+    assert all(new.equal(old * factor) for old, new in zip(before, after, strict=True))
+
+
+def test_16_bit_factors_are_rounded_stochastically_and_alike(tmp_path: Path) -> None:
+    first, second = (adapted(FROM_ADAPTER["PiSSA"]).bfloat16() for _ in range(2))
+    for model in (first, second):
+        train(tmp_path, [SFACallback(0.3, 0.5)], model=model, max_steps=4)
+    assert all(w.equal(weights(second)[name]) for name, w in weights(first).items())
