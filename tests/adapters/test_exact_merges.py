@@ -158,8 +158,8 @@ def test_from_an_adapter_the_update_is_the_best_of_its_rank(tmp_path: Path, kind
     (entry,) = [entry for entry in trainer.state.log_history if "sfa/merge" in entry]
     assert discarded > 0
     assert entry["sfa/lora_discarded"] == pytest.approx(discarded / energy, rel=1e-3)
-    for key, weights in (("sfa/drift_before", before), ("sfa/drift_after", after)):
-        drift = sum(float((weights[n] - start[n]).square().sum()) for n in start) ** 0.5
+    for key, held in (("sfa/drift_before", before), ("sfa/drift_after", after)):
+        drift = sum(float((held[n] - start[n]).square().sum()) for n in start) ** 0.5
         assert entry[key] == pytest.approx(drift, rel=1e-4)
 
 
@@ -179,10 +179,10 @@ def test_merges_of_lora_are_merges_of_whole_matrices_with_the_same_updates(tmp_p
     train(tmp_path, callbacks, model=adapted(FROM_BASE["rsLoRA"]), max_steps=8, learning_rate=3e-2)
     whole = {name: value.clone() for name, value in before.at[0].items()}
     for step in range(1, 9):
-        for name, weight in whole.items():
-            weight += before.at[step][name] - after.at[step - 1][name]
+        for name, theta_o in before.at[0].items():
+            whole[name] += before.at[step][name] - after.at[step - 1][name]
             if step % 2 == 0:
-                weight.lerp_(before.at[0][name], beta)
+                whole[name].lerp_(theta_o, beta)
     distance = max((whole[n] - before.at[0][n]).norm() for n in whole)
     assert all((whole[name] - after.at[8][name]).norm() < 2e-6 * distance for name in whole)
 
@@ -193,7 +193,9 @@ REFUSED = {
     "vblora": peft.VBLoRAConfig(r=2, num_vectors=8, vector_length=4, target_modules=["q_proj"]),
     "delora": peft.DeloraConfig(r=2, target_modules=LINEAR),
     "BdLoraLinearVariant": peft.LoraConfig(
-        r=4, target_modules=["q_proj"], use_bdlora=peft.tuners.lora.config.BdLoraConfig(nblocks=2)
+        r=4,
+        target_modules=["q_proj"],
+        use_bdlora=peft.tuners.lora.config.BdLoraConfig(nblocks=2, target_modules_bd_b=["q_proj"]),
     ),
 }
 
