@@ -128,13 +128,11 @@ class Factors:
         own, updates = {shard.name: shard for shard in shards}, Updates(merged=len(self.groups))
         now = {name: [(shard.offset, shard.data)] for name, shard in own.items()}
         for group in self.groups:
-            theta, theta_o = (
-                {
-                    name: _whole(engine, parts.get(name, []), self.shapes.get(name, shape) if then else shape)
-                    for name, shape in group.full_shapes()
-                }
-                for parts, then in ((now, False), (self._collected, True))
-            )
+            theta = _gathered(engine, now, group.full_shapes())
+            theta_o: _Whole = {}
+            if self._zeros[group.factors[0]] is None or len(group.names) > len(group.factors):
+                shapes = [(name, self.shapes.get(name, shape)) for name, shape in group.full_shapes()]
+                theta_o = _gathered(engine, self._collected, shapes)
             merged = self._merged(group, theta, theta_o, beta, updates)
             for name, values in merged.items() if beta > 0 else ():
                 _write(own.get(name), values, seed)
@@ -180,12 +178,15 @@ def _cut_back(group: Group, theta: _Whole, theta_o: _Whole, beta: float) -> tupl
     return merged, Squares(s * cut.before, s * cut.after, s * cut.discarded, s * cut.energy)
 
 
-def _whole(engine: Engine, parts: Iterable[tuple[int, Tensor]], shape: Size) -> Tensor:
-    """A parameter in fp64 on every rank, from the parts that each rank has; a collective call."""
-    values = torch.zeros(shape.numel(), dtype=torch.float64)
-    for at, part in parts:
-        values[at : at + part.numel()] = part
-    return engine.sum_over_shards(values).view(shape)
+def _gathered(engine: Engine, parts: _Parts, shapes: Iterable[tuple[str, Size]]) -> dict[str, Tensor]:
+    """Parameters in fp64 on every rank, from the parts that each rank has; a collective call."""
+    whole = {}
+    for name, shape in shapes:
+        values = torch.zeros(shape.numel(), dtype=torch.float64)
+        for at, part in parts.get(name, ()):
+            values[at : at + part.numel()] = part
+        whole[name] = engine.sum_over_shards(values).view(shape)
+    return whole
 
 
 def _write(shard: Shard | None, values: Tensor, seed: tuple[int, ...]) -> None:
