@@ -2,8 +2,6 @@ r"""Adapters under ZeRO, FSDP2 and DDP: gathered, averaged as updates, and writt
 
 from __future__ import annotations
 
-import copy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
+from effective import effective, error
 from harness import gloo, run_ranks
 from tiny_training import arguments, rows, tiny_model
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from zero_rows import Row, deepspeed_config, full_copies, quiet_deepspeed
 from sfa_hf import SFACallback
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "adapters"))
-from effective import effective, error
 
 peft = pytest.importorskip("peft")
 
@@ -173,9 +171,9 @@ def _plain(folder: str, wrapped: nn.Module, model: nn.Module, kind: str, read: A
     }
 
 
-def all_rows(folder: str) -> list[dict[str, Any]]:
+def rows_of_zero(folder: str, chosen: list[int]) -> list[dict[str, Any]]:
     with quiet_deepspeed():
-        return [zero_row(folder, copy.deepcopy(row), kind) for row, kind in ZERO]
+        return [zero_row(folder, *ZERO[index]) for index in chosen]
 
 
 def plain_rows(folder: str) -> list[dict[str, Any]]:
@@ -184,10 +182,23 @@ def plain_rows(folder: str) -> list[dict[str, Any]]:
         return sharded + [ddp_row(folder, kind) for kind in ("PiSSA", "DoRA")]
 
 
-@pytest.mark.parametrize("of_rows", [all_rows, plain_rows])
-def test_updates_are_averaged_over_all_ranks_and_in_every_copy(of_rows: Any, tmp_path: Path) -> None:
-    kinds = [kind for _, kind in ZERO] if of_rows is all_rows else [*KINDS, "PiSSA", "DoRA"]
-    by_rank = run_ranks(of_rows, 2, folder=str(tmp_path))
+FAST = [1, 3]
+"""Rows of ZeRO that are run in every test run."""
+
+
+@pytest.mark.parametrize(
+    "chosen", [FAST, pytest.param([i for i in range(len(ZERO)) if i not in FAST], marks=pytest.mark.slow)]
+)
+def test_under_zero_updates_are_averaged_in_every_copy(chosen: list[int], tmp_path: Path) -> None:
+    by_rank = run_ranks(rows_of_zero, 2, folder=str(tmp_path), chosen=chosen)
+    check(by_rank, [ZERO[index][1] for index in chosen])
+
+
+def test_under_fsdp2_and_ddp_updates_are_averaged(tmp_path: Path) -> None:
+    check(run_ranks(plain_rows, 2, folder=str(tmp_path)), [*KINDS, "PiSSA", "DoRA"])
+
+
+def check(by_rank: list[list[dict[str, Any]]], kinds: list[str]) -> None:
     assert by_rank[0] == by_rank[1]
     for kind, found in zip(kinds, by_rank[0], strict=True):
         assert found["error"] < 3e-5, (kind, found)
