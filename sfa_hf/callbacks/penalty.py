@@ -15,6 +15,7 @@ from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import AnchorDevice, AnchorDtype, Flag, Pattern, Source, Strength
+from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.engines import Engine, Handle, Shard
 from sfa_hf.hf_trainer.caller import caller, is_training
 from sfa_hf.shards.buffer import Block
@@ -88,7 +89,7 @@ class PenaltyCallback(AnchoredCallback, ABC):
         if state.is_world_process_zero:
             warn_of_factors(kwargs["model"])
         self._state = state if (called := caller()) and called.trainer else None
-        self._handle = self._engine.before_step(self._add_gradient)
+        self._handle = from_every_process(lambda: self._engine.before_step(self._add_gradient))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from os import fspath
@@ -34,7 +35,7 @@ from sfa_hf.config.options import (
     Source,
 )
 from sfa_hf.engines.optimizers import moment_keys
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, Diverged
 from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.moments.weighting import ByMoments
 from sfa_hf.rules import training_rules
@@ -103,6 +104,7 @@ class SFACallback(AnchoredCallback):
         ConfigError: an argument that cannot be right; at the start of training, patterns that leave no
             parameter, or an anchor that does not fit the model.
         NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
+        Diverged: at the step after which weights are NaN or infinite; they are not saved.
     """
 
     @checked
@@ -214,6 +216,8 @@ class SFACallback(AnchoredCallback):
             names=self._names,
             factors=self._factors,
         )
+        if not math.isfinite(merged.drift_before):
+            raise Diverged(state.global_step, f"the distance to theta_o is {merged.drift_before}")
         means = weights.means()
         self._treat_moments(shards, weights)
         self._merges += 1

@@ -21,8 +21,6 @@ from zero_rows import Row, deepspeed_config, full_copies, quiet_deepspeed
 
 from sfa_hf import SFACallback
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "adapters"))
-
 peft = pytest.importorskip("peft")
 
 BETA = 0.3
