@@ -68,7 +68,7 @@ class AnchorTaker:
         self, source: str | None, device: str, dtype: str, output_dir: str, rank: int, *, factors: Factors
     ) -> None:
         self._source, self._device, self._dtype = source, device, dtype
-        self._factors = factors
+        self.factors = factors
         self._output_dir, self._rank = output_dir, rank
         self._revision: str | None = None
         self._store: Store | None = None
@@ -137,7 +137,7 @@ class AnchorTaker:
             self._store.release()
 
     def _take(self, engine: Engine, shards: Sequence[Shard], read: _Read) -> tuple[ShardBuffer, AnchorRecord]:
-        places = self._factors.places(shards)
+        places = self.factors.places(shards)
         file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
 
         def fill() -> ShardBuffer:
@@ -153,7 +153,7 @@ class AnchorTaker:
     def _reader(self, model: nn.Module, shards: Sequence[Shard]) -> _Read:
         if self._source is None:
             return attrgetter("data")
-        files = anchor_files(self._source, model, self._factors)
+        files = anchor_files(self._source, model, self.factors)
         files.check(shards)
         self._revision = files.revision
         return files.read
