@@ -80,6 +80,8 @@ class AnchoredCallback(WeightsCallback, ExportableState):
             if hasattr(self, "_taker"):  # of a training that an exception ended
                 self._taker.release()
             self._take_anchor(kwargs["model"], args, state)
+        else:
+            self._factors = self._taker.factors  # as of the anchor that is there
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
