@@ -105,7 +105,7 @@ class AnchoredCallback(WeightsCallback, ExportableState):
     def _take_anchor(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> None:
         shards, engine = self._shards(), self._engine
         output_dir = str(args.output_dir)
-        self._taker = AnchorTaker(
+        self._taker: AnchorTaker = AnchorTaker(
             self.anchor,
             self.anchor_device,
             self.anchor_dtype,
