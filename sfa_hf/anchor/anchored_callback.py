@@ -13,6 +13,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SaveStrategy
 
 from sfa_hf import engines
+from sfa_hf.adapters.groups import find_groups
+from sfa_hf.anchor.factors import Factors
 from sfa_hf.anchor.taker import AnchorTaker, recorded_anchor
 from sfa_hf.config.patterns import Pattern, compiled
 from sfa_hf.errors import ConfigError, under
@@ -25,7 +27,9 @@ class AnchoredCallback(WeightsCallback, ExportableState):
 
     A subclass declares all options in its constructor and keeps each under its own name. It does its work
     between ``on_train_begin`` and ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()``, ``_log``
-    and ``_names``: those of its parameters, in one order on all ranks.
+    and ``_names``: those of its parameters, in one order on all ranks. To merge adapters as updates of the
+    weights, it sets ``lora`` to "exact": ``_factors`` are theirs then, and ``_theta_o`` has the layout of
+    ``_factors.places``.
 
     Args:
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
@@ -55,6 +59,7 @@ class AnchoredCallback(WeightsCallback, ExportableState):
         self.include = None if include is None else compiled(include)
         self.exclude = None if exclude is None else compiled(exclude)
         self.save_anchor = save_anchor
+        self.lora = "factors"
         self.anchor_record: dict[str, Any] | None = None
         self.nbytes = 0
 
@@ -75,6 +80,8 @@ class AnchoredCallback(WeightsCallback, ExportableState):
             if hasattr(self, "_taker"):  # of a training that an exception ended
                 self._taker.release()
             self._take_anchor(kwargs["model"], args, state)
+        else:
+            self._factors = self._taker.factors  # as of the anchor that is there
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -93,12 +100,18 @@ class AnchoredCallback(WeightsCallback, ExportableState):
                 f"include={_text(self.include)}, exclude={_text(self.exclude)} leave no trainable parameter"
             )
             raise ConfigError(argument, problem, f"patterns for names like {', '.join(names[:3])}")
+        self._factors = Factors(find_groups(model, self._concerns) if self.lora == "exact" else ())
 
     def _take_anchor(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> None:
         shards, engine = self._shards(), self._engine
         output_dir = str(args.output_dir)
-        self._taker = AnchorTaker(
-            self.anchor, self.anchor_device, self.anchor_dtype, output_dir, args.process_index
+        self._taker: AnchorTaker = AnchorTaker(
+            self.anchor,
+            self.anchor_device,
+            self.anchor_dtype,
+            output_dir,
+            args.process_index,
+            factors=self._factors,
         )
         saved = state.stateful_callbacks.get(type(self).__name__)
         try:
@@ -109,8 +122,10 @@ class AnchoredCallback(WeightsCallback, ExportableState):
                 )
             else:
                 self._theta_o, record = self._taker.take(engine, model, shards)
-                if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
-                    self._taker.save(engine, self._theta_o, record)
+            self._factors.begin(engine, shards, self._theta_o)
+            saves = self.save_anchor and args.save_strategy != SaveStrategy.NO
+            if state.global_step == 0 and self.anchor is None and saves:
+                self._taker.save(engine, self._theta_o, record)
         except BaseException:
             self._taker.release()
             raise

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines
+from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import Choice, Fraction
 from sfa_hf.distributed.processes import from_every_process
@@ -62,6 +63,8 @@ class EMACallback(WeightsCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
+        if state.is_world_process_zero:
+            warn_of_factors(kwargs["model"])
         self._end = LastInLine(self._deploy)
         if not self._begins_again:
             self._average = from_every_process(lambda: self._taken(args, state))

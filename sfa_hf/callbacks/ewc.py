@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.start_weights import FOLDER
+from sfa_hf.anchor.taker import anchor_files
 from sfa_hf.callbacks.penalty import PenaltyCallback, Piece
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import AnchorDevice, Check, Choice, Flag, Fraction, Pattern, Source, Strength
@@ -19,7 +20,6 @@ from sfa_hf.engines import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher.folder import FisherFolder
 from sfa_hf.shards.buffer import Block, ShardBuffer
-from sfa_hf.shards.model_files import AnchorFiles
 from sfa_hf.shards.store import known_stores, open_store
 
 Mode = Annotated[str, Choice(("online", "separate"))]
@@ -152,7 +152,7 @@ class EWCCallback(PenaltyCallback):
         """Fill A and C, and return this rank's part of the penalty at theta_o."""
         newest = len(self.past) - 1
         constant, zero = torch.zeros(2, 1, dtype=torch.float64)
-        models = [AnchorFiles(task.model, model) for task in self.past] if self._c else []
+        models = [anchor_files(task.model, model) for task in self.past] if self._c else []
         for theta_o, a, c in self._places():
             part = theta_o.part
             values = [fisher.read(part).double() for fisher in fishers]

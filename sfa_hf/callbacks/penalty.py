@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import AnchorDevice, AnchorDtype, Flag, Pattern, Source, Strength
@@ -85,6 +86,8 @@ class PenaltyCallback(AnchoredCallback, ABC):
     ) -> None:
         self._detach()  # from a training that an exception ended
         super().on_train_begin(args, state, control, **kwargs)
+        if state.is_world_process_zero:
+            warn_of_factors(kwargs["model"])
         self._state = state if (called := caller()) and called.trainer else None
         self._handle = from_every_process(lambda: self._engine.before_step(self._add_gradient))
 
