@@ -25,14 +25,21 @@ class DataSource(_Strict):
     """Rows of a task: which ones, and how they become prompts and targets.
 
     Attributes:
-        path: a local ``.json`` (one list of objects), ``.jsonl``, ``.csv`` or ``.txt`` (each optionally
-            ``.gz``) or ``.parquet`` file, relative to the data folder; or a dataset folder; or a Hub id; or
-            ``generated:math``, ``generated:law``, ``generated:code``.
+        path: a file of rows, relative to the data folder: ``.json``, ``.jsonl``, ``.ndjson``, ``.csv``,
+            ``.tsv``, ``.txt``, ``.parquet`` or ``.arrow``, all but the last two also packed as ``.gz``,
+            ``.bz2``, ``.xz``, ``.zst`` or ``.zip``; several by a pattern such as ``part-*.csv``; a folder of
+            files; a folder that ``save_to_disk`` wrote; a Hub id; or ``generated:math``, ``generated:law``,
+            ``generated:code``.
         name: the Hub dataset's configuration.
-        split: which split of a Hub dataset, a dataset folder or generated rows ("train" or "test").
+        split: which rows: a split, or a part such as ``train[:90%]``. A file's only split is ``train``;
+            generated rows have ``train`` and ``test``.
         revision: the Hub dataset's commit, branch or tag.
+        columns: names of a CSV file's columns, where its first line is a row and no header.
+        separator: between the cells of a CSV file; null: a comma in ``.csv``, a tab in ``.tsv``.
+        field: key of the list of rows in a JSON object; null: the only list of objects in it.
         where: keep the rows whose column has this value, or one of these values.
         only_if: Jinja expression over the columns, e.g. ``"not unfair"``: keep the rows for which it holds.
+            ``index`` is a row's position from 0, ``loop.index`` from 1.
         max_chars: keep the rows whose prompt and target together have at most this many characters.
         shuffle: take the rows in a random order drawn from ``seed`` (before ``limit``).
         limit: keep the first so many rows.
@@ -47,6 +54,9 @@ class DataSource(_Strict):
     name: str | None = None
     split: str | None = None
     revision: str | None = None
+    columns: list[str] | None = Field(default=None, min_length=1)
+    separator: str | None = Field(default=None, min_length=1, max_length=1)
+    field: str | None = None
     where: dict[str, Scalar | list[Scalar]] = {}
     only_if: str | None = None
     max_chars: int | None = Field(default=None, gt=0)

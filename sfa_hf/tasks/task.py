@@ -19,6 +19,7 @@ from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError
 from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
+from sfa_hf.tasks.selection import PlacedRow
 from sfa_hf.tasks.sources import read_source
 from sfa_hf.tasks.templates import ListTemplate, MissingColumnError, NullColumnError, Template
 
@@ -131,7 +132,7 @@ class Task:
     def _rows(self, part: str, position: int, source: DataSource) -> list[Row]:
         key = f"{self.name}.{part}.{position}"
         render = _Renderer(self.config, source, key, heldout=part == "heldout")
-        rendered = (render(number, row) for number, row in read_source(source, self._data_dir, key))
+        rendered = map(render, read_source(source, self._data_dir, key))
         short = (row for row in rendered if _length(row) <= (source.max_chars or _length(row)))
         rows = list(islice(short, source.limit))
         if not rows:
@@ -145,7 +146,7 @@ class _Renderer:
     """Turns a source's columns into a :class:`Row`; says which row and column fails."""
 
     def __init__(self, config: TaskConfig, source: DataSource, key: str, *, heldout: bool) -> None:
-        self._key, self._path = key, source.path
+        self._key = key
         self._prompt = Template(config.prompt if source.prompt is None else source.prompt)
         self._target = Template(config.target if source.target is None else source.target)
         choices = config.choices if source.choices is None else source.choices
@@ -153,37 +154,34 @@ class _Renderer:
         code = config.scoring.code if heldout else None
         self._code = {"program": Template(code.program), "test": Template(code.test)} if code else {}
 
-    def __call__(self, number: int, columns: Mapping[str, Any]) -> Row:
-        prompt = self._render("prompt", self._prompt, number, columns)
-        target = self._render("target", self._target, number, columns)
+    def __call__(self, row: PlacedRow) -> Row:
+        prompt, target = self._render("prompt", self._prompt, row), self._render("target", self._target, row)
         if self._code:
-            columns = {**columns, "completion": target}
+            columns = {**row.columns, "completion": target}
             for name, template in self._code.items():  # seen to render before anything is trained
-                self._render(name, template, number, columns)
+                self._render(name, template, replace(row, columns=columns))
             return Row(prompt, target, columns=columns)
         if self._choices is None:
             return Row(prompt, target)
-        choices = self._render("choices", self._choices, number, columns)
+        choices = self._render("choices", self._choices, row)
         if target not in choices:
             right = f"one of its choices: {', '.join(map(repr, choices))}"
-            raise ConfigError(
-                f"{self._key}.target", f"{self._path} row {number} has target {target!r:.60}", right
-            )
+            raise ConfigError(f"{self._key}.target", f"{row.place} has target {target!r:.60}", right)
         return Row(prompt, target, choices)
 
-    def _render(self, field: str, template: Any, number: int, columns: Mapping[str, Any]) -> Any:
-        key, where = f"{self._key}.{field}", f"{self._path} row {number}"
+    def _render(self, field: str, template: Any, row: PlacedRow) -> Any:
+        key = f"{self._key}.{field}"
         try:
-            return template.render(columns)
+            return template.render(row.columns)
         except MissingColumnError as err:
-            raise ConfigError(
-                key, f"{where} has no column '{err}'", f"its columns: {', '.join(columns)}"
-            ) from None
+            right = f"its columns: {', '.join(row.columns)}"
+            raise ConfigError(key, f"{row.place} has no column '{err}'", right) from None
         except NullColumnError as err:
             right = "a value in every row, or a template that allows for null, e.g. {{ x | default('') }}"
-            raise ConfigError(key, f"{where} has null in column '{err}'", right) from None
+            raise ConfigError(key, f"{row.place} has null in column '{err}'", right) from None
         except ValueError as err:
-            raise ConfigError(key, f"{where}: the template {err}", "a template that fits every row") from None
+            right = "a template that fits every row"
+            raise ConfigError(key, f"{row.place}: the template {err}", right) from None
 
 
 def _digest(rows: Sequence[Row]) -> str:
