@@ -182,6 +182,8 @@ def _folder(path: Path, source: DataSource, key: str) -> Mapping[str, _Rows]:
         str(split): [each for each in map(Path, paths) if DataFile(each, each.name).format]
         for split, paths in _data_files(path, source, key).items()
     }
+    if not any(path.iterdir()):
+        raise ConfigError(f"{key}.path", f"there is no file in {path}", "a folder with data files")
     if not any(splits.values()):
         return _hub(str(path), source, key)  # images and the like
     return {
