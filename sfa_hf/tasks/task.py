@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, under
 from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
 from sfa_hf.tasks.selection import PlacedRow
 from sfa_hf.tasks.sources import read_source
@@ -41,6 +42,11 @@ class Row:
     choices: tuple[str, ...] = ()
     index: int = 0
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def content(self) -> str:
+        """Prompt and target, in one form for what reads the same."""
+        return " ".join(unicodedata.normalize("NFKC", f"{self.prompt} {self.target}").casefold().split())
 
 
 class Task:
@@ -115,11 +121,16 @@ class Task:
             drawing = drawing.model_copy(update={"count": count})
         if drawing.count == 0:
             return rows
-        examples = [row.prompt + row.target for row in self.train_rows()]
+        trained = self.train_rows()
+        examples, contents = [row.prompt + row.target for row in trained], [row.content for row in trained]
         if len(examples) < drawing.count:
             problem = f"is {drawing.count}, and the task has {len(examples)} training rows"
             raise ConfigError(f"{self.name}.few_shot.count", problem, "as many examples as rows, or fewer")
-        return [replace(row, prompt=drawing.prefix(examples, row.index) + row.prompt) for row in rows]
+        with under(self.name):
+            return [
+                replace(row, prompt=drawing.prefix(examples, contents, row.index, row.content) + row.prompt)
+                for row in rows
+            ]
 
     @cached_property
     def _train(self) -> list[list[Row]]:
