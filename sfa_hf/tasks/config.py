@@ -48,6 +48,7 @@ class DataSource(_Strict):
         prompt: template for these rows instead of the task's.
         target: likewise.
         choices: likewise.
+        messages: likewise the column of their conversations.
     """
 
     path: UserPath = Field(min_length=1)
@@ -67,6 +68,7 @@ class DataSource(_Strict):
     prompt: str | None = None
     target: str | None = None
     choices: list[str] | str | None = None
+    messages: str | None = Field(default=None, min_length=1)
 
     @field_validator("prompt", "target", "choices")
     @classmethod
@@ -174,6 +176,8 @@ class TaskConfig(_Strict):
         prompt: Jinja template over a row's columns.
         target: likewise; what the model learns to say after the prompt. The two are tokenised apart, so a
             space between them belongs to one of them.
+        messages: column of a conversation, instead of prompt and target: a list of ``{role, content}`` or
+            ``{from, value}``. The tokenizer's chat template writes it; the last answer is the target.
         choices: the answers to choose from: a list of templates, or one expression that yields a row's list,
             e.g. ``"{{ endings }}"``. The target must be one of them.
         train: where the training rows come from; a task that is only scored needs none.
@@ -184,8 +188,9 @@ class TaskConfig(_Strict):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    prompt: str
-    target: str
+    prompt: str | None = None
+    target: str | None = None
+    messages: str | None = Field(default=None, min_length=1)
     choices: list[str] | str | None = None
     train: list[DataSource] = []
     heldout: list[DataSource] = Field(min_length=1)
@@ -198,6 +203,28 @@ class TaskConfig(_Strict):
     def _templates_parse(cls, value: list[str] | str | None, info: Any) -> list[str] | str | None:
         check_template(value, of_list=info.field_name == "choices")
         return value
+
+    @model_validator(mode="after")
+    def _rows_become_text(self) -> TaskConfig:
+        if self.messages is not None and (self.prompt is not None or self.target is not None):
+            raise ValueError("messages stands instead of prompt and target")
+        for source in [*self.train, *self.heldout]:
+            if self.messages_of(source) is None and None in self.templates_of(source):
+                raise ValueError("needs prompt and target, or messages, the column of its conversations")
+        if self.few_shot.count and any(map(self.messages_of, self.heldout)):
+            raise ValueError("few_shot puts examples before a prompt; conversations have none")
+        return self
+
+    def messages_of(self, source: DataSource) -> str | None:
+        """The column of a source's conversations; None where its rows are prompt and target."""
+        if source.messages is not None or source.prompt is not None or source.target is not None:
+            return source.messages
+        return self.messages
+
+    def templates_of(self, source: DataSource) -> tuple[str | None, str | None]:
+        """Prompt and target of a source."""
+        prompt = self.prompt if source.prompt is None else source.prompt
+        return prompt, self.target if source.target is None else source.target
 
     @model_validator(mode="after")
     def _choice_has_choices(self) -> TaskConfig:

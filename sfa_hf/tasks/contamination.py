@@ -100,8 +100,7 @@ def _grams(row: Row, fixed: re.Pattern[str] | None) -> Iterator[_Gram]:
 def _fixed(task: Task) -> re.Pattern[str] | None:
     """What a task's templates say between the columns; None: nothing of two words."""
     config, sources = task.config, [*task.config.train, *task.config.heldout]
-    own = [text for source in sources for text in (source.prompt, source.target) if text]
-    templates = [config.prompt, config.target, *own]
+    templates = [text for source in sources for text in config.templates_of(source) if text]
     texts = {" ".join(_WORD.findall(text.casefold())) for each in templates for text in literals(each)}
     longest = sorted((text for text in texts if " " in text), key=len, reverse=True)
     return re.compile("|".join(rf"\b{text}\b" for text in longest)) if longest else None
