@@ -8,68 +8,62 @@ Each table stands between ``<!-- keys of NAME -->`` and ``<!-- end -->``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import docstring_parser
-from transformers import TrainingArguments
 
+from sfa_hf.commands.listing import Key, keys_of
+from sfa_hf.commands.sections import data_section, evaluation_section, method_sections, training_section
 from sfa_hf.config.declared import readable
-from sfa_hf.config.options import Choice
-from sfa_hf.config.tables import Row, markdown, rows
-from sfa_hf.evaluation import EvaluationOptions
-from sfa_hf.hf_trainer.arguments import DEFAULTS, OWNED, RANGES
-from sfa_hf.methods import DEFAULT_METHOD, known_methods
+from sfa_hf.methods import known_methods
 from sfa_hf.sequence.config import ModelOptions
-from sfa_hf.tasks import DataOptions
 from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
 
 PAGE = Path(__file__).parent / "configuration.md"
-_OF_THE_MACHINE = {"dataloader_pin_memory", "disable_tqdm", "use_cpu"}
+HEADER = ("key", "value", "default", "meaning")
+_OF_THE_MACHINE = {"training.dataloader_pin_memory", "training.disable_tqdm", "training.use_cpu"}
 """Keys whose default is found out where a run starts."""
+
+
+def markdown(keys: Sequence[Key]) -> str:
+    """A table with a row for each key."""
+    lines = [HEADER, tuple("---" for _ in HEADER), *map(_row, keys)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _row(key: Key) -> tuple[str, str, str, str]:
+    value = ", ".join(filter(None, [*(f"`{word}`" for word in key.choices), key.kind]))
+    default = "required" if key.default is None else f"`{key.default}`"
+    return key.name, value, "by the machine" if key.name in _OF_THE_MACHINE else default, key.help
 
 
 def methods() -> str:
     """A part for each method, the default's first."""
-    names = sorted(known_methods(), key=lambda name: (name != DEFAULT_METHOD, name))
-    return "\n\n".join(filter(None, map(_method, names)))
+    return "\n\n".join(
+        f"### {section.title}\n\n{_about(section.title)}\n\n"
+        f"{markdown(section.keys) if section.keys else 'It has no options.'}"
+        for section in method_sections()[1:]
+    )
 
 
-def _method(name: str) -> str:
-    method = known_methods()[name]
-    table = rows(method, "method", without=("name",))
-    parsed = docstring_parser.google.parse(method.__doc__ or "")
+def _about(title: str) -> str:
+    parsed = docstring_parser.google.parse(known_methods()[title.partition("=")[2]].__doc__ or "")
     text = "\n\n".join(filter(None, (parsed.short_description, parsed.long_description)))
-    about = "\n".join(readable(line) for line in text.splitlines())
-    return f"### method.name={name}\n\n{about}\n\n{markdown(table) if table else 'It has no options.'}"
-
-
-def training() -> str:
-    """The fields of TrainingArguments but those that the runner sets; of their help the first sentence."""
-    found = rows(TrainingArguments, "training", without=OWNED, defaults=DEFAULTS)
-    return markdown([_short(row) for row in found])
-
-
-def _short(row: Row) -> Row:
-    key, value, default, meaning = row
-    name = key.removeprefix("training.")
-    if name in _OF_THE_MACHINE:
-        default = "by the machine"
-    if isinstance(check := RANGES.get(name), Choice):
-        value = ", ".join(f"`{word}`" for word in check.words)
-    return key, value, default, f"{re.split(r'[.:;] ', meaning)[0].rstrip('.')}."
+    return "\n".join(readable(line) for line in text.splitlines())
 
 
 def tables() -> dict[str, str]:
     """Every table by its name."""
-    task = rows(TaskConfig, "sequence.TASK", without=("train", "heldout", "scoring"))
-    source = rows(DataSource, "sequence.TASK.train.N")
+    task = keys_of(TaskConfig, "sequence.TASK", leave_out=("train", "heldout", "scoring"))
+    source = keys_of(DataSource, "sequence.TASK.train.N")
     return {
-        "model": markdown(rows(ModelOptions, "model")),
+        "model": markdown(keys_of(ModelOptions, "model")),
         "methods": methods(),
-        "evaluation": markdown(rows(EvaluationOptions, "evaluation")),
-        "data": markdown(rows(DataOptions, "data")),
-        "tasks": markdown([*task, *source, *rows(Scoring, "sequence.TASK.scoring")]),
-        "training": training(),
+        "evaluation": markdown(evaluation_section().keys),
+        "data": markdown(data_section().keys),
+        "tasks": markdown([*task, *source, *keys_of(Scoring, "sequence.TASK.scoring")]),
+        "training": markdown(training_section().keys),
     }
 
 

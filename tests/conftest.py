@@ -41,9 +41,18 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TORCH_EXTENSIONS_DIR"] = str(config.cache.mkdir("deepspeed_ops"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what needs DeepSpeed's ops last: they are compiled meanwhile, on another core."""
-    items.sort(key=_needs_ops)
+    """Keep the files whole where workers share the tests, and their processes out of each other's way.
+
+    What starts processes of its own is one group: there is one distributed job at a time. It comes after a
+    third of the others, by when DeepSpeed's ops are compiled, and it is not what all wait for in the end.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("processes" if _needs_ops(item) else _file(item)))
+    others = [item for item in items if not _needs_ops(item)]
+    first = {_file(item) for item in others[: len(others) // 3]}
+    items.sort(key=lambda item: 1 if _needs_ops(item) else 0 if _file(item) in first else 2)
 
 
 def pytest_runtestloop(session: pytest.Session) -> None:
@@ -72,5 +81,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _needs_ops(item: pytest.Item) -> bool:
-    place = item.path.relative_to(Path(__file__).parent).as_posix()
-    return place.startswith(_NEED_OPS)
+    return _file(item).startswith(_NEED_OPS)
+
+
+def _file(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).as_posix()

@@ -21,11 +21,12 @@ from torch import nn
 from sfa_hf.commands.listing import Section, keys_of
 from sfa_hf.commands.sections import data_section, evaluation_section, training_section
 from sfa_hf.config.cli import is_first_process
+from sfa_hf.config.options import Index, Pattern, Rate
 from sfa_hf.config.paths import UserPath, check_writable, expanded
 from sfa_hf.config.pydantic_errors import validated
 from sfa_hf.correction import Mismatch, correct, feature_mismatch
-from sfa_hf.correction.correct import LEARNING_RATE
-from sfa_hf.errors import ConfigError
+from sfa_hf.correction.correct import LEARNING_RATE, Loss
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.evaluation import EvaluationOptions, check_tasks, evaluate_task
 from sfa_hf.files.atomic import write_json
 from sfa_hf.hf_trainer.arguments import read_training
@@ -72,10 +73,10 @@ class Options(BaseModel):
     teacher: UserPath
     task: str
     past: list[str] = []
-    loss: Literal["l1", "l2"] = "l2"
-    layer: int = -1
-    parameters: str | None = None
-    learning_rate: float = Field(default=LEARNING_RATE, gt=0)
+    loss: Loss = "l2"
+    layer: Index = -1
+    parameters: Pattern | None = None
+    learning_rate: Rate = LEARNING_RATE
     rows: int = Field(default=200, gt=0)
     training: dict[str, Any] = {}
     model: ModelOptions = ModelOptions()
@@ -111,10 +112,8 @@ def run(merged: str, out_dir: str, overrides: dict[str, Any]) -> None:
 
 def _corrected(merged: str, out: Path, options: Options, tasks: list[Task], state: PartialState) -> None:
     model, tokenizer = load_model(merged, options.model.dtype)
-    try:
+    with known_as("teacher"):
         teacher, _ = load_model(options.teacher, options.model.dtype)
-    except ConfigError as error:
-        raise ConfigError("teacher", error.problem, error.right) from error
     model.to(state.device)
     teacher.to(state.device)
     before = _measured(model, teacher, tokenizer, tasks, options)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
 
-from sfa_hf.config.declared import REQUIRED, Option, options_of, readable
-from sfa_hf.config.yaml_files import yaml_text
+from sfa_hf.config.declared import REQUIRED, options_of, readable
 
+_PLAIN_TEXT = re.compile(r"[A-Za-z][\w.-]*|\.")
 _IN_YAML = {"None": "null", "True": "true", "False": "false"}
 _OF_PYTHON = re.compile(rf"\b(?:{'|'.join(_IN_YAML)})\b")
 
@@ -24,17 +26,22 @@ class Key:
 
     Attributes:
         name: dotted, as it is written: ``evaluation.limit``.
-        type: in words; the choices, where there are some.
+        kind: its type in words; beside choices, what else it may be, or "".
         default: as it would be written; None where it has none.
         help: one or two sentences.
         choices: the words it may be; () where there is no such list.
     """
 
     name: str
-    type: str
+    kind: str
     default: str | None
     help: str
     choices: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """The choices, where there are some, and the type in words."""
+        return ", ".join(filter(None, [*self.choices, self.kind]))
 
     @property
     def as_written(self) -> str:
@@ -94,7 +101,9 @@ def keys_of(
             found += keys_of(inner, name)
         else:
             words = tuple((choices or {}).get(option.key, option.choices))
-            found.append(Key(name, _type(option, words), _written(default), _sentence(option.help), words))
+            others = [each for each in option.type.split(" or ") if each not in ("text", "word")]
+            kind = ", ".join(others) if words else option.type
+            found.append(Key(name, kind, _written(default), _sentence(option.help), words))
     return tuple(found)
 
 
@@ -111,26 +120,22 @@ def _model(annotation: Any) -> type[BaseModel] | None:
     return models[0] if len(models) == 1 and not others else None
 
 
-def _type(option: Option, words: tuple[str, ...]) -> str:
-    others = [each for each in option.type.split(" or ") if each not in ("text", "word")]
-    return ", ".join([*words, *others]) if words else option.type
-
-
 def _sentence(text: str) -> str:
     """Help in the words of a config: null for None, true for True."""
     return _OF_PYTHON.sub(lambda found: _IN_YAML[found[0]], text)
 
 
 def _written(value: Any) -> str | None:
+    """A default as it can be typed: a word, or JSON, which is YAML too and stays on one line."""
     if value is REQUIRED:
         return None
-    if dataclasses.is_dataclass(value) or isinstance(value, BaseModel):
-        return "{}"
-    if isinstance(value, str) and not hasattr(value, "value"):
-        return yaml_text([value]).removeprefix("- ").strip() if value else "''"
-    plain = getattr(value, "value", value)
-    try:
-        text = yaml_text({"v": plain}).removeprefix("v:").strip()
-    except ValueError:
-        return str(plain)
-    return text if "\n" not in text else "[...]" if isinstance(plain, list) else "{...}"
+    plain = value.value if isinstance(value, Enum) else value
+    if isinstance(plain, str) and _PLAIN_TEXT.fullmatch(plain):
+        return plain
+    return json.dumps(plain, default=_as_json, ensure_ascii=False)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_defaults=True)
+    return {} if dataclasses.is_dataclass(value) else str(value)

@@ -26,7 +26,7 @@ from sfa_hf.rules import known_rules
 def sections() -> list[Section]:
     """What a recipe may say."""
     names = tuple(known_rules())
-    rule = Key("rule.name", ", ".join(names), None, "how the models become one.", names)
+    rule = Key("rule.name", "", None, "how the models become one.", names)
     sections = [Section("the recipe", (*keys_of(Sections, leave_out=("rule",)), rule))]
     for name, kind in known_rules().items():
         sections.append(Section(f"rule.name={name}", keys_of(kind, "rule"), first_line(kind)))

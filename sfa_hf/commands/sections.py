@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
 from sfa_hf.commands.listing import Key, Section, first_line, keys_of
+from sfa_hf.config.options import Choice
 from sfa_hf.evaluation import EvaluationOptions
-from sfa_hf.hf_trainer.arguments import DEFAULTS, OWNED
+from sfa_hf.hf_trainer.arguments import DEFAULTS, OWNED, RANGES
 from sfa_hf.methods import DEFAULT_METHOD, known_methods
 from sfa_hf.sequence.config import Sections
 from sfa_hf.tasks import DataOptions
 
 _OF_A_SECTION = ("method", "training", "evaluation", "data")
-_WORDS = {
+_WORDS: dict[str, Sequence[str]] = {
     "lr_scheduler_type": [each.value for each in SchedulerType],
     "optim": [each.value for each in OptimizerNames],
-    "save_strategy": [each.value for each in SaveStrategy],
     "logging_strategy": [each.value for each in IntervalStrategy],
+    **{name: check.words for name, check in RANGES.items() if isinstance(check, Choice)},
 }
 
 
@@ -38,7 +40,7 @@ def run_sections() -> list[Section]:
 def method_sections() -> list[Section]:
     """The options of each method, the default's first."""
     names = sorted(known_methods(), key=lambda name: (name != DEFAULT_METHOD, name))
-    default = Key("method.name", ", ".join(names), DEFAULT_METHOD, "which method.", tuple(names))
+    default = Key("method.name", "", DEFAULT_METHOD, "which method.", tuple(names))
     sections = [Section("the method", (default,))]
     for name in names:
         about = first_line(known_methods()[name])

@@ -70,7 +70,7 @@ def test_it_corrects_saves_and_reports(saved: Path, capsys: pytest.CaptureFixtur
         ({"teacher": ""}, "teacher: is missing"),
         ({"teacher": "no/where/here"}, "teacher: there is no folder"),
         ({"parameters": "lm_tail"}, "parameters: 'lm_tail' matches no parameter"),
-        ({"loss": "l3"}, "loss: is 'l3'"),
+        ({"loss": "l3"}, "loss: unknown value 'l3'"),
         ({"training.lerning_rate": "1"}, "training.lerning_rate: is not a field"),
     ],
 )

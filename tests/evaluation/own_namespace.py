@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import signal
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from typing import Any
 
 # linux/sched.h, linux/mount.h, linux/prctl.h
 _NEWNS, _NEWPID, _NEWIPC, _NEWNET = 0x00020000, 0x20000000, 0x08000000, 0x40000000
-_MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
+_MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 _PR_SET_PDEATHSIG = 1
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def in_own_namespace(act: Callable[[], Any]) -> Any:
@@ -57,6 +59,9 @@ def _enter(act: Callable[[], Any], writing: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None)
+    # A checkout below /tmp would be hidden by the /tmp of its own that the namespace gets.
+    hidden = {place for place in (ROOT, Path(sys.prefix)) if place.is_relative_to("/tmp")}
+    kept = {place: os.open(place, os.O_PATH) for place in hidden}
     for kind, place, options in (
         (b"proc", b"/proc", None),
         (b"tmpfs", b"/tmp", b"size=256m,nr_inodes=9999"),
@@ -65,6 +70,12 @@ def _enter(act: Callable[[], Any], writing: int) -> int:
         if libc.mount(kind, place, kind, 0, options):
             os.write(writing, os.strerror(ctypes.get_errno()).encode())
             return 1
+    for place, descriptor in kept.items():
+        place.mkdir(parents=True, exist_ok=True)
+        if libc.mount(f"/proc/self/fd/{descriptor}".encode(), os.fsencode(place), None, _MS_BIND, None):
+            os.write(writing, os.strerror(ctypes.get_errno()).encode())
+            return 1
+        os.close(descriptor)
     tempfile.tempdir = "/dev/shm"  # the programs fill /tmp
     result = act()
     pids = {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()} - {1}
