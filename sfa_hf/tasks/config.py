@@ -105,7 +105,11 @@ class Scoring(_Strict):
             "code": programs that the model writes are run against their tests.
         metric: one of the kind's ``METRICS``; the first of them by default.
         extract: regular expression searched in output and target before they are compared: the last match
-            counts, its first group if it has one. For code, what it finds in the output is the completion.
+            counts, its first group that took part if it has groups; of several expressions the first that
+            finds something counts. For code, what it finds in the output is the completion.
+        compare: how two answers are compared: as "text", up to white space, or as a "number": 51, 51.0 and
+            $51.00 are equal. A target that is no number is an error.
+        units: words or signs that do not count beside a number, e.g. ``["%", "dollars"]``.
         also_extract: further patterns by name, for the output alone; each gives a metric
             ``exact_match_NAME`` beside the primary one.
         ignore: regular expression whose matches do not count when two answers are compared, e.g. ``[,$]``.
@@ -118,7 +122,9 @@ class Scoring(_Strict):
 
     kind: str
     metric: str
-    extract: str | None = None
+    extract: str | list[str] | None = None
+    compare: Literal["text", "number"] = "text"
+    units: list[str] = []
     also_extract: dict[str, str] = {}
     ignore: str | None = None
     normalise: Literal["none", "tokens", "bytes"] = "none"
@@ -143,8 +149,9 @@ class Scoring(_Strict):
 
     @field_validator("extract", "ignore")
     @classmethod
-    def _pattern_compiles(cls, value: str | None) -> str | None:
-        check_pattern(value or "")
+    def _pattern_compiles(cls, value: str | list[str] | None) -> str | list[str] | None:
+        for each in value if isinstance(value, list) else [value or ""]:
+            check_pattern(each)
         return value
 
     @field_validator("also_extract")
@@ -163,6 +170,10 @@ class Scoring(_Strict):
             raise ValueError("metric f1 needs positive, the class it is about; no other metric has one")
         if self.also_extract and not (self.kind == "generate" and self.extract is not None):
             raise ValueError("also_extract stands beside the extract of kind generate")
+        if self.compare == "number" and (self.kind != "generate" or self.metric != "exact_match"):
+            raise ValueError("compare: number is for kind generate and exact_match")
+        if self.units and self.compare != "number":
+            raise ValueError("units stand beside compare: number")
         if (self.kind == "code") != (self.code is not None):
             raise ValueError("kind code needs a code section with its test; no other kind has one")
         return self

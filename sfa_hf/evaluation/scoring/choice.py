@@ -112,7 +112,7 @@ def _warn_of_little_mass(task: str, mass: float, answers: Sequence[Choices]) -> 
     if mass < _LITTLE_MASS and max(max(answer.tokens) for answer in answers) <= _SHORT:
         logger.warning(
             "%s: the choices hold %.2g of the probability: the model would say something else, and the score "
-            "is noise (data.chat_template=true for an instruct model, or choices in words that the model uses)",
+            "is noise (data.chat_template=true for an instruct model, or choices that the model would use)",
             task,
             mass,
         )
