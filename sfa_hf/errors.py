@@ -1,4 +1,4 @@
-"""The one error a user's input can cause, and the end that a scheduler asks for."""
+"""The one error a user's input can cause, and the ends of a run that are nobody's bug."""
 
 from __future__ import annotations
 
@@ -25,9 +25,29 @@ class ConfigError(ValueError):
         self.right = right
         super().__init__(" ".join(f"{key}: {problem} ({right})".split()))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, str]]:
+        """One process sends it to others."""
+        return type(self), (self.key, self.problem, self.right)
+
 
 class Preempted(Exception):  # noqa: N818 - no error: what was asked for
     """The process was told to end (SIGTERM), and everything that a resume needs is on the disk."""
+
+
+class Diverged(Exception):  # noqa: N818 - the word for it
+    """Weights in training have become NaN or infinite. Raised on all processes at the same step.
+
+    Args:
+        step: after which they were found so.
+        problem: what was found.
+        task: of a sequence, that was trained.
+    """
+
+    def __init__(self, step: int, problem: str, task: str | None = None) -> None:
+        self.step = step
+        self.problem = problem
+        where = f"step {step}" if task is None else f"step {step} of task {task}"
+        super().__init__(f"training diverged at {where}: {problem}")
 
 
 def under(key: str) -> _Rekeyed:

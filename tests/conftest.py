@@ -55,6 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: 1 if _needs_ops(item) else 0 if _file(item) in first else 2)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the loop itself, which a worker of xdist has in a plugin
 def pytest_runtestloop(session: pytest.Session) -> None:
     if any(map(_needs_ops, session.items)) and not session.config.option.collectonly:
         session.stash[_builds] = subprocess.Popen(

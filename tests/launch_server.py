@@ -35,7 +35,13 @@ def main() -> None:
 
 
 def _launch(
-    call: dict[str, Any], processes: list[dict[str, Any]], seconds: float, together: bool, ops: list[str]
+    *,
+    call: dict[str, Any],
+    processes: list[dict[str, Any]],
+    seconds: float,
+    together: bool,
+    ops: list[str],
+    kills_rest: bool,
 ) -> dict[str, list[int] | bool]:
     """Make the call in each process, wait for all, and give their exit codes and whether one hung."""
     for op in ops:
@@ -51,7 +57,7 @@ def _launch(
                 _become(each["environment"], outputs[each["log"]].fileno())
                 _call(**call)
             pids.append(pid)
-        return _wait(pids, time.monotonic() + seconds, together)
+        return _wait(pids, time.monotonic() + seconds, together, kills_rest)
 
 
 class _Output:
@@ -75,17 +81,20 @@ class _Output:
         self._cat.wait()
 
 
-def _wait(pids: list[int], deadline: float, together: bool) -> dict[str, list[int] | bool]:
+def _wait(pids: list[int], deadline: float, together: bool, kills_rest: bool) -> dict[str, list[int] | bool]:
     """Wait for all. One that was killed takes the others along, and one that failed, if they end together."""
     codes: dict[int, int] = {}
+    stopped = set()
     hung = False
     while len(codes) < len(pids):
         for pid in set(pids) - set(codes):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
+            done, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+            if done and os.WIFSTOPPED(status):
+                stopped.add(pid)
+            elif done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
         left = set(pids) - set(codes)
-        if -signal.SIGKILL in codes.values():
+        if (left and left <= stopped) or (kills_rest and -signal.SIGKILL in codes.values()):
             _signal(left, signal.SIGKILL)
         elif left and ((together and any(codes.values())) or time.monotonic() > deadline):
             hung = hung or not any(codes.values())

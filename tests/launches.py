@@ -36,6 +36,7 @@ def launch(
     together: bool,
     distributed: bool = True,
     ops: Sequence[str] = (),
+    kills_rest: bool = True,
 ) -> Ended:
     """Call ``function(**arguments)`` in as many processes as there are logs, and wait for all.
 
@@ -44,9 +45,11 @@ def launch(
         arguments: JSON values.
         logs: what each process prints is added to its own; they may be the same.
         seconds: they are taken for hung after so long, and killed.
-        together: kill all once one has failed. If one was killed, so are the others in any case.
+        together: kill all once one has failed.
         distributed: each process finds RANK, WORLD_SIZE, MASTER_ADDR, ... set, and no process group.
         ops: DeepSpeed's builders whose ops are loaded before the processes start.
+        kills_rest: kill all once one was killed, as a launcher does. A process that is stopped is killed once
+            no other is left.
     """
     requests, answers = _server()
     port = _free_port()
@@ -63,6 +66,7 @@ def launch(
         "seconds": seconds,
         "together": together,
         "ops": list(ops),
+        "kills_rest": kills_rest,
     }
     print(json.dumps(request), file=requests, flush=True)
     return Ended(**json.loads(answers.readline()))

@@ -8,7 +8,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SaveStrategy
 
@@ -16,14 +16,11 @@ from sfa_hf import engines
 from sfa_hf.anchor.taker import AnchorTaker, recorded_anchor
 from sfa_hf.config.patterns import Pattern, compiled
 from sfa_hf.errors import ConfigError, under
-from sfa_hf.hf_trainer import begin
-from sfa_hf.hf_trainer.caller import caller
-from sfa_hf.hf_trainer.checkpoint_seal import seal_checkpoints
-from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
+from sfa_hf.hf_trainer.renamed_tensors import resumed_checkpoint
+from sfa_hf.hf_trainer.weights_callback import WeightsCallback
 
 
-class AnchoredCallback(TrainerCallback, ExportableState):
+class AnchoredCallback(WeightsCallback, ExportableState):
     r"""Holds \theta_o of this rank's shards while a training lasts, the same one after a resume.
 
     A subclass declares all options in its constructor and keeps each under its own name. It does its work
@@ -72,48 +69,19 @@ class AnchoredCallback(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        del control
-        model = kwargs["model"]
-        seal_checkpoints()
-        begin.refuse_infinite_arguments(args)
-        self._engine = engines.attach(model, kwargs["optimizer"])
-        self._log = TrainerLog()
-        self.check_model(model)
-        complete_resume(self._engine, model, args, state)
-        begin.refuse_infinite_values(self._engine, ((s, s.data) for s in self._engine.shards()), "model")
-        self._trainable = begin.trainable(model)
-        if state.is_world_process_zero:
-            begin.warn_of_buffers(model)
-        if not self._begins_again():
-            self._take_anchor(model, args, state)
-
-    def on_step_begin(
-        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **kwargs: Any
-    ) -> None:
-        begin.refuse_changes(self._trainable, kwargs["model"], state.global_step)
+        self.check_model(kwargs["model"])
+        super().on_train_begin(args, state, control, **kwargs)
+        if not self._begins_again:
+            if hasattr(self, "_taker"):  # of a training that an exception ended
+                self._taker.release()
+            self._take_anchor(kwargs["model"], args, state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        del control
-        complete_best(self._engine, kwargs["model"], args, state)
-        del self._theta_o, self._engine, self._log, self._train_call
+        super().on_train_end(args, state, control, **kwargs)
+        del self._theta_o
         self._taker.release()
-
-    def _begins_again(self) -> bool:
-        r"""Whether this call of ``train()`` has begun before, after which the weights had moved.
-
-        ``auto_find_batch_size`` does so after an out-of-memory; \theta_o is what the call began with. What is
-        left of another call, which an exception ended, is given back.
-        """
-        call = called.train_call if (called := caller()) else None
-        left = getattr(self, "_train_call", None)
-        self._train_call = call
-        if call is not None and call is left:
-            return True
-        if hasattr(self, "_taker"):
-            self._taker.release()
-        return False
 
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError where the patterns leave no trainable parameter of the model, also on "meta"."""

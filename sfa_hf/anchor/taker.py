@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sfa_hf.anchor.start_weights import FOLDER, StartWeights, save_start_weights, start_folder
+from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.hf_trainer.begin import refuse_infinite_values
@@ -73,7 +74,7 @@ class AnchorTaker:
         Raises:
             ConfigError: the source does not fit the model, or there is no room.
         """
-        read = attrgetter("data") if self._source is None else self._from(model, shards)
+        read = from_every_process(lambda: self._reader(model, shards))
         return self._take(engine, shards, read)
 
     def take_again(
@@ -96,7 +97,13 @@ class AnchorTaker:
         Raises:
             ConfigError: it cannot be had, or is another one.
         """
-        read = self._saved(recorded, checkpoint).read if self._source is None else self._from(model, shards)
+        read = from_every_process(
+            lambda: (
+                self._saved(recorded, checkpoint).read
+                if self._source is None
+                else self._reader(model, shards)
+            )
+        )
         theta_o, record = self._take(engine, shards, read)
         if recorded is None:
             _logger.warning("the checkpoint does not say what its anchor was: taking %s on trust", record)
@@ -124,15 +131,20 @@ class AnchorTaker:
 
     def _take(self, engine: Engine, shards: Sequence[Shard], read: _Read) -> tuple[ShardBuffer, AnchorRecord]:
         file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
-        self._store = open_store(self._device, shards, ANCHOR_DTYPES[self._dtype], file)
-        theta_o = ShardBuffer(shards, read, self._store)
+
+        def fill() -> ShardBuffer:
+            self._store = open_store(self._device, shards, ANCHOR_DTYPES[self._dtype], file)
+            return ShardBuffer(shards, read, self._store)
+
+        theta_o = from_every_process(fill)
         if self._source is not None:
             refuse_infinite_values(engine, ((b.shard, b.values) for b in theta_o.pieces(shards)), "anchor")
         found = theta_o.fingerprint(engine, shards)
         return theta_o, AnchorRecord(self._source, self._revision, self._dtype, found)
 
-    def _from(self, model: nn.Module, shards: Sequence[Shard]) -> _Read:
-        assert self._source is not None
+    def _reader(self, model: nn.Module, shards: Sequence[Shard]) -> _Read:
+        if self._source is None:
+            return attrgetter("data")
         files = AnchorFiles(self._source, model)
         files.check(shards)
         self._revision = files.revision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from os import fspath
@@ -31,7 +32,7 @@ from sfa_hf.config.options import (
     Source,
 )
 from sfa_hf.engines.optimizers import moment_keys
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, Diverged
 from sfa_hf.hf_trainer.last_in_line import LastInLine
 from sfa_hf.moments.weighting import ByMoments
 from sfa_hf.rules import training_rules
@@ -96,6 +97,7 @@ class SFACallback(AnchoredCallback):
         ConfigError: an argument that cannot be right; at the start of training, patterns that leave no
             parameter, or an anchor that does not fit the model.
         NotImplementedError: at the start of training, a set-up whose weights cannot be edited in training.
+        Diverged: at the step after which weights are NaN or infinite; they are not saved.
     """
 
     @checked
@@ -196,6 +198,8 @@ class SFACallback(AnchoredCallback):
             seed=(args.seed, state.global_step),
             names=self._names,
         )
+        if not math.isfinite(merged.drift_before):
+            raise Diverged(state.global_step, f"the distance to theta_o is {merged.drift_before}")
         means = weights.means()
         self._treat_moments(shards, weights)
         self._merges += 1

@@ -97,8 +97,10 @@ class Command(click.Command):
         if words[count:] and not self.entry.keys:
             raise ConfigError(words[count], "is one argument too many", self._usage(ctx))
         overrides = parse_overrides(words[count:])
-        from sfa_hf.distributed import clean_end  # noqa: PLC0415 - imports torch, which --help does without
+        from sfa_hf.distributed import clean_end, peers  # noqa: PLC0415 - torch, which --help does without
 
+        if self.entry.distributed:
+            peers.join()
         with clean_end():
             self.file.run(*words[:count], *([overrides] if self.entry.keys else []))
 

@@ -9,7 +9,7 @@ from sfa_hf.comparison.found import FoundRun, find_runs, run_folders
 from sfa_hf.comparison.plan import Plan, PlannedRun
 from sfa_hf.comparison.writing import write_comparison
 from sfa_hf.distributed.processes import from_first_process
-from sfa_hf.errors import ConfigError, Preempted
+from sfa_hf.errors import ConfigError, Diverged, Preempted
 from sfa_hf.files.atomic import no_room
 from sfa_hf.hf_trainer.arguments import training_arguments
 from sfa_hf.hf_trainer.preemption import Preemption
@@ -27,10 +27,10 @@ def carry_out(plan: Plan) -> None:
     Called on every process of a launch. Several launches may share the work of one folder: a run that another
     one is at is left to it.
 
-    A run that is refused for what is its own (its method, its folder) is noted, and the others go on. So do
-    they where a run fails in another way, if this launch is a single process; the processes of a larger one
-    could no longer be trusted to agree. What all runs have in common, a full disk and SIGTERM end the launch
-    at once; the same command continues.
+    A run that is refused for what is its own (its method, its folder), or that diverges, is noted, and the
+    others go on. So do they where a run fails in another way, if this launch is a single process; the
+    processes of a larger one could no longer be trusted to agree. What all runs have in common, a full disk
+    and SIGTERM end the launch at once; the same command continues.
 
     Raises:
         ConfigError: at once, for what all runs share; at the end, naming the first of the runs that failed.
@@ -83,7 +83,7 @@ def _problem_of(run: PlannedRun, plan: Plan) -> str | None:
             raise
         logger.warning("%s: %s", run, error)
         return str(error)
-    except NotImplementedError as error:  # an engine that the method cannot work on
+    except (NotImplementedError, Diverged) as error:  # an engine that the method cannot work on; a NaN
         logger.warning("%s: %s", run, error)
         return str(error)
     except Exception as error:

@@ -7,13 +7,17 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import NoReturn
 
 from sfa_hf.config.tracebacks import keep_traceback
-from sfa_hf.errors import ConfigError, Preempted
+from sfa_hf.errors import ConfigError, Diverged, Preempted
 from sfa_hf.files.atomic import no_room
 
 EXIT_BAD_INPUT = 2
+EXIT_DIVERGED = 65
+"""EX_DATAERR of sysexits.h: weights in training became NaN or infinite; they were not saved."""
 EXIT_UNEXPECTED = 70
 """EX_SOFTWARE of sysexits.h: an error that nobody foresaw; its traceback is in a file."""
 EXIT_NO_ROOM = 74
@@ -22,6 +26,10 @@ EXIT_PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: ended by SIGTERM; the same command continues."""
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as a shell says it."""
+_AFTER_DIVERGING = (
+    "no such weights were saved. The same command goes on from the newest checkpoint; if it ends here again, "
+    "a lower training.learning_rate needs another output_dir, or overwrite=true"
+)
 SHOW_TRACEBACK = "SFA_HF_TRACEBACK"
 """Environment variable: 1 prints the traceback of an unexpected error too."""
 
@@ -31,6 +39,7 @@ def run_main(main: Callable[[Sequence[str]], None]) -> NoReturn:
     from sfa_hf.distributed import clean_end  # noqa: PLC0415 - imports torch, which not every command needs
 
     def call() -> None:
+        _peers().join()
         with clean_end():
             main(sys.argv[1:])
 
@@ -42,6 +51,7 @@ def guard(call: Callable[[], None]) -> NoReturn:
 
     A :class:`ConfigError`, and an engine's NotImplementedError, become ``error: ...`` (once, from the first
     process) and exit code 2; a disk that is full, exit code 74; SIGTERM during a run, 75; Ctrl-C, 130.
+    A process of a launch that lost another one ends with 69 and one line, within a stated time.
     Anything else becomes one line from the first process that fails, with the file that holds the traceback,
     and exit code 70.
     """
@@ -50,18 +60,16 @@ def guard(call: Callable[[], None]) -> NoReturn:
     try:
         call()
     except (ConfigError, NotImplementedError) as error:
-        _end(EXIT_BAD_INPUT, f"error: {error}" if is_first_process() else None)
+        _end(EXIT_BAD_INPUT, f"error: {error}")
+    except Diverged as error:
+        _end(EXIT_DIVERGED, f"error: {error}; {_AFTER_DIVERGING}")
     except Preempted as told:
-        _end(EXIT_PREEMPTED, f"{told}; the same command continues" if is_first_process() else None)
+        _end(EXIT_PREEMPTED, f"{told}; the same command continues")
     except KeyboardInterrupt:
-        _end(EXIT_INTERRUPTED, "interrupted" if is_first_process() else None)
+        _end(EXIT_INTERRUPTED, "interrupted")
     except Exception as error:  # the last guard
-        if cause := no_room(error):
-            _end(EXIT_NO_ROOM, f"error: {cause}; the same command continues once there is room")
-        if os.environ.get(SHOW_TRACEBACK) == "1":
-            traceback.print_exc()
-        _end(EXIT_UNEXPECTED, _unexpected(error))
-    sys.exit(0)
+        _end_unforeseen(error)
+    _end(0, None)
 
 
 def is_first_process() -> bool:
@@ -69,10 +77,43 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _end(code: int, line: str | None) -> NoReturn:
-    if line is not None:
-        print(" ".join(line.split()), file=sys.stderr, flush=True)  # noqa: T201
+def _end_unforeseen(error: Exception) -> NoReturn:
+    if _launched() and (line := _peers().lost(error)):
+        _end(_peers().EXIT_LOST_PROCESS, line)
+    if cause := no_room(error):
+        _end(EXIT_NO_ROOM, f"error: {cause}; the same command continues once there is room", first=False)
+    if os.environ.get(SHOW_TRACEBACK) == "1":
+        traceback.print_exc()
+    _end(EXIT_UNEXPECTED, _unexpected(error), first=False)
+
+
+def _end(code: int, line: str | None, *, first: bool = True) -> NoReturn:
+    """Exit, and have the other processes of this launch exit, with one line from all of them.
+
+    Args:
+        code: to exit with, unless another process has ended the launch already.
+        line: to print.
+        first: where the processes cannot ask each other: whether it is rank 0's to print, else anyone's.
+    """
+    settled = _peers().leave(code, line) if _launched() else None
+    if settled is None:
+        if line is not None and (not first or is_first_process()):
+            print(" ".join(line.split()), file=sys.stderr, flush=True)  # noqa: T201
+    elif settled != code or settled == _peers().EXIT_LOST_PROCESS:
+        # Some process is gone: an orderly end would wait for it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(settled)
     sys.exit(code)
+
+
+def _launched() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _peers() -> ModuleType:
+    """Imported where it is needed: it imports torch."""
+    return import_module("sfa_hf.distributed.peers")
 
 
 def _unexpected(error: Exception) -> str | None:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sfa_hf.distributed import peers
 from sfa_hf.errors import Preempted
 
 
@@ -74,6 +75,11 @@ class StopAtStep(TrainerCallback):
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._agreement = _Agreement()
+
+    def on_step_begin(
+        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any
+    ) -> None:
+        peers.at(f"step {state.global_step + 1} of task {self._task}")
 
     def on_step_end(
         self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any

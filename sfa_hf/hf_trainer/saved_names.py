@@ -14,7 +14,7 @@ SHARDS: Names = {r".+\.safetensors": None, r".+\.json": None}
 """Weights in the layout of shards."""
 UNSEALED: Names = {
     r".+\.(safetensors|json|jinja|bin|pt|pth|model|tiktoken|distcp)": None,
-    r"(merges|vocab)\.txt|README\.md|\.gitattributes|latest|zero_to_fp32\.py|merge\.yaml": None,
+    r"(merges|vocab)\.txt|README\.md|\.gitattributes|latest|zero_to_(fp32|torch)\.py|merge\.yaml": None,
     r"(optimizer|pytorch_model_fsdp|global_step)_?\d*": {r".+\.(pt|distcp)|\.metadata": None},
     r"ema": SHARDS,
 }

@@ -17,9 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from sfa_hf import engines
 from sfa_hf.callbacks.sfa import ANCHOR_WEIGHT
 from sfa_hf.engines.deepspeed.zero_init import join_deepspeed
+from sfa_hf.errors import Diverged
 from sfa_hf.evaluation.curve import ScoreEvery, curve
 from sfa_hf.hf_trainer.arguments import checkpoints_kept
 from sfa_hf.hf_trainer.checkpoints import Checkpoint, CheckpointKeeper, check_resumable, newest_whole
+from sfa_hf.hf_trainer.divergence import DivergenceWatch
 from sfa_hf.hf_trainer.preemption import Preemption, StopAtStep
 from sfa_hf.methods import Stage
 from sfa_hf.models import load_model
@@ -28,6 +30,8 @@ from sfa_hf.sequence.run_names import task_names
 from sfa_hf.tasks import collator, encode, rows_hash
 
 logger = logging.getLogger(__name__)
+
+_SCALE_AT_MINIMUM = "loss scale already at minimum"
 
 
 @dataclass
@@ -86,10 +90,10 @@ def train_task(
         train_dataset=rows,
         data_collator=collator(tokenizer),
         processing_class=tokenizer,
-        callbacks=[*callbacks, scorer, keeper, StopAtStep(preemption, task.name)],
+        callbacks=[*callbacks, DivergenceWatch(), scorer, keeper, StopAtStep(preemption, task.name)],
     )
     started = time.perf_counter()
-    with _names_known():
+    with _names_known(), _known_as_diverged(trainer, task.name):
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     seconds = spent + time.perf_counter() - started
     try:
@@ -127,6 +131,20 @@ def _names_known() -> Iterator[None]:
         yield
     finally:
         trainers.removeFilter(_is_not_of_names)
+
+
+@contextmanager
+def _known_as_diverged(trainer: Trainer, task: str) -> Iterator[None]:
+    """Name the task in what is said of a divergence, DeepSpeed's fp16 loss scaler's words for it too."""
+    try:
+        yield
+    except Diverged as error:
+        raise Diverged(error.step, error.problem, task) from error
+    except Exception as error:
+        if _SCALE_AT_MINIMUM not in str(error):
+            raise
+        problem = "gradients are NaN or infinite at the smallest loss scale"
+        raise Diverged(trainer.state.global_step + 1, problem, task) from error
 
 
 def _is_not_of_names(record: logging.LogRecord) -> bool:

@@ -10,6 +10,7 @@ import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 
+from sfa_hf.distributed.peers import is_of_collective
 from sfa_hf.errors import ConfigError
 from sfa_hf.hf_trainer.arguments import training_arguments
 
@@ -46,6 +47,8 @@ def _problem(values: Mapping[str, Any], output_dir: Path, seed: int) -> str | No
     except ConfigError as error:
         return error.problem
     except Exception as error:
+        if is_of_collective(error):  # another process is gone, and nothing is wrong with the values
+            raise
         return str(error) or type(error).__name__
     return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfa_hf.config.cli import guard
-from sfa_hf.errors import ConfigError, Preempted
+from sfa_hf.errors import ConfigError, Diverged, Preempted
 
 
 def _raises(error: BaseException) -> None:
@@ -27,6 +27,11 @@ def _raises(error: BaseException) -> None:
             "error: beta: is 2 (a number from 0 to 1)\n",
         ),
         (NotImplementedError("LOMO"), 2, "error: LOMO\n"),
+        (
+            Diverged(7, "NaN", "law"),
+            65,
+            "error: training diverged at step 7 of task law: NaN; no such weights",
+        ),
         (Preempted("stopped"), 75, "stopped; the same command continues\n"),
         (OSError(28, "No space left on device", "x"), 74, "error: x: No space left on device; the same"),
         (KeyboardInterrupt(), 130, "interrupted\n"),

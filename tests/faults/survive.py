@@ -90,12 +90,16 @@ class Endurance:
         restarted = begun - resumed - len(TASKS) * (runs + 1)
         return Outcome(self.engine, sum(moments.values()), dict(moments), runs, restarted, resumed, lost)
 
-    def launch(self, run: Path, fault: Fault | None) -> int:
-        """Type the command; give the exit code of the process that the fault befell, or 0."""
+    def values(self, run: Path) -> dict[str, Any]:
+        """The config of a run in this folder."""
         values = small_values(self._base, self._data, run, STEPS)
         values["training"] |= self._training
         values["method"]["anchor_device"] = "disk"
-        codes = launch(values, self._ranks, self.log, fault, _LAUNCH_SECONDS)
+        return values
+
+    def launch(self, run: Path, fault: Fault | None) -> int:
+        """Type the command; give the exit code of the process that the fault befell, or 0."""
+        codes = launch(self.values(run), self._ranks, self.log, fault, _LAUNCH_SECONDS)
         if not any(codes):
             return 0
         code = codes[fault.rank] if fault else None
