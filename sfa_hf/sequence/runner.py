@@ -39,7 +39,7 @@ from sfa_hf.sequence.outcome import Outcome
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
 from sfa_hf.sequence.stage import TrainedTask, collect, load_on_engine, train_task
 from sfa_hf.sequence.trial_build import check_training
-from sfa_hf.tasks import contamination
+from sfa_hf.tasks import Contamination, contamination
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +107,6 @@ def joined_processes() -> PartialState:
 def _first_state(config: RunConfig) -> RunState:
     """With what is known of the rows alone."""
     found = contamination(config.tasks, config.evaluation.limit)
-    for each in found:
-        if each.exact or each.ngram:
-            logger.warning("%s", each)
     return RunState(rows=fingerprints(config.tasks), contamination=[asdict(each) for each in found])
 
 
@@ -263,6 +260,9 @@ class _Run:
         self.processes.wait_for_everyone()
         if self.processes.is_main_process and not self.continued:
             self.folder.create(overwrite=self.config.overwrite)
+            for each in (Contamination(**values) for values in self.state.contamination):
+                if each.exact or each.ngram:
+                    logger.warning("%s", each)
         self.processes.wait_for_everyone()
 
     def _weights(self, row: int) -> str:
