@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,9 @@ def new_adapter(model: PreTrainedModel, options: AdapterOptions, seed: str) -> A
             torch.manual_seed(zlib.crc32(seed.encode()))
             adapted = peft.get_peft_model(model, config, NAME)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        raise ConfigError(KEY, " ".join(str(error).split()), "fields that LoraConfig takes together") from error
+        raise ConfigError(
+            KEY, " ".join(str(error).split()), "fields that LoraConfig takes together"
+        ) from error
     name_base(adapted)
     return adapted
 
@@ -45,4 +46,4 @@ def name_base(adapted: Any) -> None:
     config = adapted.peft_config[NAME]
     base = config.base_model_name_or_path
     if base and Path(base).is_dir():
-        config.base_model_name_or_path = os.path.abspath(base)
+        config.base_model_name_or_path = str(Path(base).absolute())

@@ -59,6 +59,7 @@ class L2(FromSecondTask, takes=_OPTIONS):
                 )
 
     def check_adapters(self, options: AdapterOptions, after_task: str) -> None:
+        del options
         if self.decoupled and after_task == "carry" and self.taken(PullCallback)["lora"] == "exact":
             problem = "is exact, and a carried adapter would be cut back to its rank after every step"
             raise ConfigError("lora", problem, "method.lora=factors, or another model.peft.after_task")

@@ -43,6 +43,7 @@ class SFAFisher(Method, takes=_OPTIONS):
     moments: Literal["tasks", "constant"] = "tasks"
 
     def check_adapters(self, options: AdapterOptions, after_task: str) -> None:
+        del options, after_task
         if self.taken(SFACallback)["lora"] == "exact":
             problem = "is exact, and second moments weight entries of factors, not of updates"
             raise ConfigError("lora", problem, "method.lora=factors")

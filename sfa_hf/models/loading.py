@@ -78,9 +78,10 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer.
 
-    Of an adapter's folder, the adapter is put on the base that its config names. Weights are read only from safetensors; nothing is unpickled. A tokenizer without a pad token pads with
-    its EOS token, or else its unknown token. Labels are masked by length and not by that id (see
-    :class:`sfa_hf.tasks.RightPad`), so a real EOS still counts in the loss.
+    Of an adapter's folder, the adapter is put on the base that its config names. Weights are read only from
+    safetensors; nothing is unpickled. A tokenizer without a pad token pads with its EOS token, or else its
+    unknown token. Labels are masked by length and not by that id (see :class:`sfa_hf.tasks.RightPad`), so a
+    real EOS still counts in the loss.
 
     Args:
         name_or_path: a Hub id, a folder, or one of :data:`BUILTINS`.

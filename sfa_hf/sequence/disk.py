@@ -53,7 +53,8 @@ class DiskNeed:
         adapters = f", {_gib(self.adapters)} of adapters" if self.adapters else ""
         statistics = f", {_gib(self.statistics)} of the method's own" if self.statistics else ""
         checkpoints = f"{self.checkpoints} checkpoints of about {_gib(self.checkpoint)}"
-        return f"about {_gib(self.total)} of disk ({models}{adapters}{statistics}, {checkpoints} while a task trains)"
+        parts = f"{models}{adapters}{statistics}, {checkpoints} while a task trains"
+        return f"about {_gib(self.total)} of disk ({parts})"
 
 
 def disk_need(

@@ -39,7 +39,7 @@ class Models:
     adapters: AdapterOptions | None = None
 
     def load(self, folder: str) -> Loaded:
-        """Load a model as it was saved: an adapter on the sequence's base, which may have moved, and trained."""
+        """Load a model as it was saved: an adapter on the sequence's base, ready to be trained."""
         join_deepspeed()
         if not is_adapter(folder):
             return load_model(folder, self.dtype)

@@ -116,8 +116,8 @@ def _first_weights(start: str, checkpoint: Checkpoint | None, arguments: Trainin
 
     The Trainer loads a checkpoint's tensors by their names in the file, and leaves those alone that the model
     has under another name in memory (GPT-NeoX's output head, in transformers 5.23): the model comes from the
-    checkpoint itself, therefore. DeepSpeed restores what it saved, by its own names, and adapters are restored
-    by theirs.
+    checkpoint itself, therefore. DeepSpeed restores what it saved, and PEFT its adapters, by names of their
+    own.
     """
     whole = checkpoint is not None and not is_adapter(checkpoint.path)
     resumes_here = whole and arguments.deepspeed_plugin is None
