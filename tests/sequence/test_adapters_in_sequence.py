@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sfa_hf.adapters.merged import stack
+from sfa_hf.adapters.new import new_adapter
+from sfa_hf.adapters.options import AdapterOptions
 from sfa_hf.checkpoints.folder import open_model
 from sfa_hf.comparison.displacement import displacements
 from sfa_hf.errors import ConfigError
@@ -24,6 +28,14 @@ peft = pytest.importorskip("peft")
 
 STEPS = 2
 PEFT = {"r": 2, "alpha": 4}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_plots() -> Iterator[None]:
+    """Half of the time of a run as small as these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sfa_hf.sequence.outcome.write_report", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +102,6 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_killed_and_resumed_to_the_same_bits(
     run: Callable[..., Path],
     values: Callable[..., dict[str, Any]],
-    base: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method = {"name": "sfa", "beta": 0.5, "p": 0.5}
@@ -171,7 +182,6 @@ def test_every_method_trains_adapters(run: Callable[..., Path], method: dict[str
 @pytest.mark.slow
 @pytest.mark.parametrize("after_task", ["merge", "keep", "new"])
 def test_sfa_averages_new_adapters_with_no_update(run: Callable[..., Path], after_task: str) -> None:
-    run({"name": "sfa", "beta": 1.0, "p": 1.0}, after_task=after_task)
     folder = run({"name": "sfa", "beta": 1.0, "p": 1.0}, after_task=after_task)
     trained = part(folder, 1, "model" if after_task == "new" else "trained")
     assert not any(value.any() for name, value in factors(trained).items() if "lora_B" in name)
@@ -238,11 +248,6 @@ def test_a_sequence_may_start_from_an_adapter(
 
 
 def test_an_opened_adapter_is_the_whole_model(base: str, tmp_path: Path) -> None:
-    from contextlib import ExitStack
-
-    from sfa_hf.adapters.merged import stack
-    from sfa_hf.adapters.new import new_adapter
-    from sfa_hf.adapters.options import AdapterOptions
 
     options = AdapterOptions(r=2, lora_alpha=3, use_rslora=True, rank_pattern={"dense": 1})
     for name in ("a", "b"):
