@@ -1,4 +1,4 @@
-"""A training whose weights or gradients become NaN or infinite ends, before such weights are saved anywhere."""
+"""A training whose weights or gradients become NaN or infinite ends before such weights are saved."""
 
 from __future__ import annotations
 

@@ -67,10 +67,8 @@ def test_a_model_that_computes_nan_has_no_score(kind: str, tmp_path: Path) -> No
     spoilt = model()
     spoilt.lm_head.weight.data.fill_(math.nan)
     small, records = task(tmp_path, SCORINGS[kind]), tmp_path / "records.jsonl"
-    with pytest.raises(ConfigError, match="^small: the model's log-likelihoods of its rows are nan"):
-        evaluate_task(
-            spoilt, tokenizer(), small, Encoding(), EvaluationOptions(), records_path=records
-        )
+    with pytest.raises(ConfigError, match=r"^small: the model's log-likelihoods of its rows are nan"):
+        evaluate_task(spoilt, tokenizer(), small, Encoding(), EvaluationOptions(), records_path=records)
     assert not records.exists()
 
 
@@ -78,7 +76,7 @@ def test_an_infinite_score_is_no_score(tmp_path: Path) -> None:
     spoilt = model()
     spoilt.register_forward_hook(lambda *given: _banned(given[-1]))
     small, records = task(tmp_path, SCORINGS["perplexity"]), tmp_path / "records.jsonl"
-    with pytest.raises(ConfigError, match="^small: the model's nll is -inf"):
+    with pytest.raises(ConfigError, match=r"^small: the model's nll is -inf"):
         evaluate_task(spoilt, tokenizer(), small, Encoding(), EvaluationOptions(), records_path=records)
     assert not records.exists()
 
