@@ -28,7 +28,7 @@ demo: $(STAMP)  ## Math -> Law -> Code on a tiny model, plain and with SFA, side
 	$(BIN)/sfa-hf demo
 
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n 2
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -25,6 +25,10 @@ class ConfigError(ValueError):
         self.right = right
         super().__init__(" ".join(f"{key}: {problem} ({right})".split()))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, str]]:
+        """One process sends it to others."""
+        return type(self), (self.key, self.problem, self.right)
+
 
 class Preempted(Exception):  # noqa: N818 - no error: what was asked for
     """The process was told to end (SIGTERM), and everything that a resume needs is on the disk."""

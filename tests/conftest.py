@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,18 +42,27 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TORCH_EXTENSIONS_DIR"] = str(config.cache.mkdir("deepspeed_ops"))
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the files whole where workers share the tests, and their processes out of each other's way.
+    """Put what needs DeepSpeed's ops after a third of the others: they are compiled meanwhile.
 
-    What starts processes of its own is one group: there is one distributed job at a time. It comes after a
-    third of the others, by when DeepSpeed's ops are compiled, and it is not what all wait for in the end.
+    Not last, so that of two workers one does not wait in the end for the other, which has all of these.
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("processes" if _needs_ops(item) else _file(item)))
     others = [item for item in items if not _needs_ops(item)]
     first = {_file(item) for item in others[: len(others) // 3]}
     items.sort(key=lambda item: 1 if _needs_ops(item) else 0 if _file(item) in first else 2)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep each file whole, and all that start processes on one worker: one distributed job at a time."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "processes" if file.removeprefix("tests/").startswith(_NEED_OPS) else file
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)  # before the loop itself, which a worker of xdist has in a plugin

@@ -14,7 +14,7 @@ LEVELS = (
     {"errors", "engines", "distributed"},
     {"files", "generated", "rules"},
     {"config", "shards", "models", "reports"},
-    {"hf_trainer", "tasks", "linearised"},
+    {"hf_trainer", "tasks", "linearised", "adapters"},
     {"anchor", "moments", "fisher", "evaluation"},
     {"callbacks", "checkpoints", "correction"},
     {"methods", "probing"},

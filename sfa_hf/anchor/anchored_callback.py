@@ -8,28 +8,28 @@ from os import PathLike, fspath
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SaveStrategy
 
 from sfa_hf import engines
+from sfa_hf.adapters.groups import find_groups
+from sfa_hf.anchor.factors import Factors
 from sfa_hf.anchor.taker import AnchorTaker, recorded_anchor
 from sfa_hf.config.patterns import Pattern, compiled
 from sfa_hf.errors import ConfigError, under
-from sfa_hf.hf_trainer import begin
-from sfa_hf.hf_trainer.caller import caller
-from sfa_hf.hf_trainer.checkpoint_seal import seal_checkpoints
-from sfa_hf.hf_trainer.divergence import watch_divergence
-from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
+from sfa_hf.hf_trainer.renamed_tensors import resumed_checkpoint
+from sfa_hf.hf_trainer.weights_callback import WeightsCallback
 
 
-class AnchoredCallback(TrainerCallback, ExportableState):
+class AnchoredCallback(WeightsCallback, ExportableState):
     r"""Holds \theta_o of this rank's shards while a training lasts, the same one after a resume.
 
     A subclass declares all options in its constructor and keeps each under its own name. It does its work
     between ``on_train_begin`` and ``on_train_end``, with ``_engine``, ``_theta_o``, ``_shards()``, ``_log``
-    and ``_names``: those of its parameters, in one order on all ranks.
+    and ``_names``: those of its parameters, in one order on all ranks. To merge adapters as updates of the
+    weights, it sets ``lora`` to "exact": ``_factors`` are theirs then, and ``_theta_o`` has the layout of
+    ``_factors.places``.
 
     Args:
         anchor: \theta_o: None for the weights at the start of this ``train()``, or a local folder or Hub id
@@ -59,6 +59,7 @@ class AnchoredCallback(TrainerCallback, ExportableState):
         self.include = None if include is None else compiled(include)
         self.exclude = None if exclude is None else compiled(exclude)
         self.save_anchor = save_anchor
+        self.lora = "factors"
         self.anchor_record: dict[str, Any] | None = None
         self.nbytes = 0
 
@@ -73,49 +74,21 @@ class AnchoredCallback(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        del control
-        model = kwargs["model"]
-        seal_checkpoints()
-        watch_divergence()
-        begin.refuse_infinite_arguments(args)
-        self._engine = engines.attach(model, kwargs["optimizer"])
-        self._log = TrainerLog()
-        self.check_model(model)
-        complete_resume(self._engine, model, args, state)
-        begin.refuse_infinite_values(self._engine, ((s, s.data) for s in self._engine.shards()), "model")
-        self._trainable = begin.trainable(model)
-        if state.is_world_process_zero:
-            begin.warn_of_buffers(model)
-        if not self._begins_again():
-            self._take_anchor(model, args, state)
-
-    def on_step_begin(
-        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **kwargs: Any
-    ) -> None:
-        begin.refuse_changes(self._trainable, kwargs["model"], state.global_step)
+        self.check_model(kwargs["model"])
+        super().on_train_begin(args, state, control, **kwargs)
+        if not self._begins_again:
+            if hasattr(self, "_taker"):  # of a training that an exception ended
+                self._taker.release()
+            self._take_anchor(kwargs["model"], args, state)
+        else:
+            self._factors = self._taker.factors  # as of the anchor that is there
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        del control
-        complete_best(self._engine, kwargs["model"], args, state)
-        del self._theta_o, self._engine, self._log, self._train_call
+        super().on_train_end(args, state, control, **kwargs)
+        del self._theta_o
         self._taker.release()
-
-    def _begins_again(self) -> bool:
-        r"""Whether this call of ``train()`` has begun before, after which the weights had moved.
-
-        ``auto_find_batch_size`` does so after an out-of-memory; \theta_o is what the call began with. What is
-        left of another call, which an exception ended, is given back.
-        """
-        call = called.train_call if (called := caller()) else None
-        left = getattr(self, "_train_call", None)
-        self._train_call = call
-        if call is not None and call is left:
-            return True
-        if hasattr(self, "_taker"):
-            self._taker.release()
-        return False
 
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError where the patterns leave no trainable parameter of the model, also on "meta"."""
@@ -127,12 +100,18 @@ class AnchoredCallback(TrainerCallback, ExportableState):
                 f"include={_text(self.include)}, exclude={_text(self.exclude)} leave no trainable parameter"
             )
             raise ConfigError(argument, problem, f"patterns for names like {', '.join(names[:3])}")
+        self._factors = Factors(find_groups(model, self._concerns) if self.lora == "exact" else ())
 
     def _take_anchor(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> None:
         shards, engine = self._shards(), self._engine
         output_dir = str(args.output_dir)
-        self._taker = AnchorTaker(
-            self.anchor, self.anchor_device, self.anchor_dtype, output_dir, args.process_index
+        self._taker: AnchorTaker = AnchorTaker(
+            self.anchor,
+            self.anchor_device,
+            self.anchor_dtype,
+            output_dir,
+            args.process_index,
+            factors=self._factors,
         )
         saved = state.stateful_callbacks.get(type(self).__name__)
         try:
@@ -143,8 +122,10 @@ class AnchoredCallback(TrainerCallback, ExportableState):
                 )
             else:
                 self._theta_o, record = self._taker.take(engine, model, shards)
-                if self.anchor is None and self.save_anchor and args.save_strategy != SaveStrategy.NO:
-                    self._taker.save(engine, self._theta_o, record)
+            self._factors.begin(engine, shards, self._theta_o)
+            saves = self.save_anchor and args.save_strategy != SaveStrategy.NO
+            if state.global_step == 0 and self.anchor is None and saves:
+                self._taker.save(engine, self._theta_o, record)
         except BaseException:
             self._taker.release()
             raise

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfa_hf.anchor.rounding import round_stochastically
+from sfa_hf.anchor.factors import Factors
+from sfa_hf.anchor.rounding import write
 from sfa_hf.anchor.surveys import concluded_surveys, training_block
 from sfa_hf.anchor.weighting import Weights
-from sfa_hf.distributed.seeds import seed_from
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.rules import Block as RuleBlock
 from sfa_hf.rules import MergeRule, Survey
@@ -26,11 +26,14 @@ class Merged:
         drift_before: ||\theta - \theta_o||_2 over the merged parameters, just before.
         drift_after: the same, just after.
         nbytes: bytes of theta_o that were read; under DDP those of one replica.
+        discarded: of the merged updates of adapters, the share of the squared norm that their rank cannot
+            hold; None without adapters that are merged exactly.
     """
 
     drift_before: float
     drift_after: float
     nbytes: int
+    discarded: float | None = None
 
 
 @torch.no_grad()
@@ -43,6 +46,7 @@ def merge(
     weights: Weights,
     seed: tuple[int, ...],
     names: Sequence[str] = (),
+    factors: Factors | None = None,
 ) -> Merged:
     r"""Move the shards towards \theta_o and publish them; a collective call.
 
@@ -58,18 +62,27 @@ def merge(
         weights: of \theta_o at this merge.
         seed: of the stochastic rounding, e.g. the run's seed and the step.
         names: of all merged parameters, in one order on all ranks; for rules with a survey.
+        factors: of adapters, which are merged as updates of the weights; None for none. Their \theta_o may
+            have shapes of its own.
     """
-    arithmetic = _Arithmetic(rule, seed)
+    factors = factors or Factors()
+    arithmetic, places = _Arithmetic(rule, seed), factors.places(shards)
     surveys = concluded_surveys(
-        engine, rule, names, shards, lambda: map(arithmetic.in_fp64, theta_o.blocks(shards))
+        engine, rule, names, shards, lambda: map(arithmetic.in_fp64, theta_o.blocks(places))
     )
-    for block in theta_o.blocks(shards):
+    for block in factors.collect(theta_o.blocks(places)):
         arithmetic.merge(block, surveys.get(block.shard.name), weights.of(block))
+    updates = factors.merge(engine, shards, weights.beta, seed)
     engine.publish()
     squared_before, squared_after = arithmetic.squared_drifts()
     local = torch.tensor([squared_before, squared_after, theta_o.nbytes], dtype=torch.float64)
     squared_before, squared_after, nbytes = engine.sum_over_shards(local).tolist()
-    return Merged(squared_before**0.5, squared_after**0.5, int(nbytes))
+    return Merged(
+        (squared_before + updates.squares.before) ** 0.5,
+        (squared_after + updates.squares.after) ** 0.5,
+        int(nbytes),
+        updates.discarded_share(),
+    )
 
 
 class _Arithmetic:
@@ -91,7 +104,7 @@ class _Arithmetic:
         given = self.in_fp64(block)
         theta, theta_o, difference = self._scratch_for(block)
         before = _squared_norm(torch.sub(theta, theta_o, out=difference))
-        _write(self._rule.towards(given, survey, beta), block, self._seed)
+        write(self._rule.towards(given, survey, beta), block, self._seed)
         theta.copy_(block.theta)
         after = _squared_norm(torch.sub(theta, theta_o, out=difference))
         self._squared[theta.device] = self._squared.get(theta.device, 0) + torch.stack([before, after])
@@ -110,12 +123,3 @@ class _Arithmetic:
 
 def _squared_norm(vector: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vector).square()
-
-
-def _write(theta: Tensor, block: Block, seed: tuple[int, ...]) -> None:
-    if block.theta.dtype.itemsize >= 4:
-        block.theta.copy_(theta)
-    else:
-        own = seed_from(seed, block.shard.name, block.shard.offset + block.start)
-        generator = torch.Generator(block.theta.device).manual_seed(own)
-        round_stochastically(theta.float(), block.theta, generator)

@@ -1,9 +1,12 @@
-"""Stochastic rounding: for 16-bit weights whose merge moves them by less than an ulp."""
+"""Writing merged weights; stochastically rounded where 16 bits hold them, moved by less than an ulp."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from sfa_hf.distributed.seeds import seed_from
+from sfa_hf.shards.buffer import Block
 
 _DROPPED_BITS = {torch.bfloat16: 16, torch.float16: 13}
 _SMALLEST_NORMAL_HALF = 2.0**-14
@@ -29,3 +32,19 @@ def round_stochastically(exact: Tensor, out: Tensor, generator: torch.Generator)
         steps = (exact / _HALF_SUBNORMAL_STEP + noise / (1 << bits)).floor()
         rounded = torch.where(exact.abs() < _SMALLEST_NORMAL_HALF, steps * _HALF_SUBNORMAL_STEP, rounded)
     out.copy_(torch.where(exact.isfinite(), rounded, exact))
+
+
+def write(merged: Tensor, block: Block, seed: tuple[int, ...]) -> None:
+    """Write merged values into a block's weights.
+
+    Args:
+        merged: fp64, of the block's shape and device.
+        block: of the weights; 16-bit ones without fp32 masters are rounded stochastically.
+        seed: of the rounding: the same one rounds the same way on every replica.
+    """
+    if block.theta.dtype.itemsize >= 4:
+        block.theta.copy_(merged)
+    else:
+        own = seed_from(seed, block.shard.name, block.shard.offset + block.start)
+        generator = torch.Generator(block.theta.device).manual_seed(own)
+        round_stochastically(merged.float(), block.theta, generator)

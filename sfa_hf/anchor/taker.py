@@ -12,7 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sfa_hf.adapters.base_files import BaseFiles
+from sfa_hf.adapters.files import AdapterFiles, find_adapter
+from sfa_hf.anchor.factors import Factors
 from sfa_hf.anchor.start_weights import FOLDER, StartWeights, save_start_weights, start_folder
+from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.hf_trainer.begin import refuse_infinite_values
@@ -57,10 +61,14 @@ class AnchorTaker:
         dtype: "float32" or "bfloat16".
         output_dir: the training's.
         rank: this process.
+        factors: of adapters that are merged as updates; what is taken fits their ``places``.
     """
 
-    def __init__(self, source: str | None, device: str, dtype: str, output_dir: str, rank: int) -> None:
+    def __init__(
+        self, source: str | None, device: str, dtype: str, output_dir: str, rank: int, *, factors: Factors
+    ) -> None:
         self._source, self._device, self._dtype = source, device, dtype
+        self.factors = factors
         self._output_dir, self._rank = output_dir, rank
         self._revision: str | None = None
         self._store: Store | None = None
@@ -73,7 +81,7 @@ class AnchorTaker:
         Raises:
             ConfigError: the source does not fit the model, or there is no room.
         """
-        read = attrgetter("data") if self._source is None else self._from(model, shards)
+        read = from_every_process(lambda: self._reader(model, shards))
         return self._take(engine, shards, read)
 
     def take_again(
@@ -96,7 +104,13 @@ class AnchorTaker:
         Raises:
             ConfigError: it cannot be had, or is another one.
         """
-        read = self._saved(recorded, checkpoint).read if self._source is None else self._from(model, shards)
+        read = from_every_process(
+            lambda: (
+                self._saved(recorded, checkpoint).read
+                if self._source is None
+                else self._reader(model, shards)
+            )
+        )
         theta_o, record = self._take(engine, shards, read)
         if recorded is None:
             _logger.warning("the checkpoint does not say what its anchor was: taking %s on trust", record)
@@ -123,17 +137,23 @@ class AnchorTaker:
             self._store.release()
 
     def _take(self, engine: Engine, shards: Sequence[Shard], read: _Read) -> tuple[ShardBuffer, AnchorRecord]:
+        places = self.factors.places(shards)
         file = Path(self._output_dir) / FOLDER / f"in-use-{self._rank:05d}.safetensors"
-        self._store = open_store(self._device, shards, ANCHOR_DTYPES[self._dtype], file)
-        theta_o = ShardBuffer(shards, read, self._store)
+
+        def fill() -> ShardBuffer:
+            self._store = open_store(self._device, places, ANCHOR_DTYPES[self._dtype], file)
+            return ShardBuffer(places, read, self._store)
+
+        theta_o = from_every_process(fill)
         if self._source is not None:
-            refuse_infinite_values(engine, ((b.shard, b.values) for b in theta_o.pieces(shards)), "anchor")
-        found = theta_o.fingerprint(engine, shards)
+            refuse_infinite_values(engine, ((b.shard, b.values) for b in theta_o.pieces(places)), "anchor")
+        found = theta_o.fingerprint(engine, places)
         return theta_o, AnchorRecord(self._source, self._revision, self._dtype, found)
 
-    def _from(self, model: nn.Module, shards: Sequence[Shard]) -> _Read:
-        assert self._source is not None
-        files = AnchorFiles(self._source, model)
+    def _reader(self, model: nn.Module, shards: Sequence[Shard]) -> _Read:
+        if self._source is None:
+            return attrgetter("data")
+        files = anchor_files(self._source, model, self.factors)
         files.check(shards)
         self._revision = files.revision
         return files.read
@@ -158,6 +178,32 @@ class AnchorTaker:
         if record.fingerprint != recorded.fingerprint:
             problem = f"{record} is not the anchor that this training began with: {recorded}"
             raise ConfigError("anchor", problem, "that anchor, unchanged, or a new output_dir")
+
+
+def anchor_files(
+    source: str, model: nn.Module, factors: Factors | None = None
+) -> AnchorFiles | AdapterFiles | BaseFiles:
+    r"""Open the files of a \theta_o: of a whole model, or of an adapter.
+
+    Args:
+        source: a local folder, or a Hub id.
+        model: the model in training.
+        factors: takes on the shapes of adapters of another rank; None where they may have none.
+
+    Raises:
+        ConfigError: it does not fit the model.
+    """
+    found = find_adapter(source)
+    if found is None:
+        return (
+            BaseFiles(source, model, factors.groups)
+            if factors and factors.groups
+            else AnchorFiles(source, model)
+        )
+    adapter = AdapterFiles(*found, model, factors.groups if factors else ())
+    if factors:
+        factors.shapes = adapter.shapes
+    return adapter
 
 
 def recorded_anchor(saved: Any, options: dict[str, Any]) -> AnchorRecord | None:

@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines
+from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import Choice, Fraction
+from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.hf_trainer.caller import caller
-from sfa_hf.hf_trainer.checkpoint_seal import seal_checkpoints
-from sfa_hf.hf_trainer.divergence import watch_divergence
 from sfa_hf.hf_trainer.last_in_line import LastInLine
-from sfa_hf.hf_trainer.log import TrainerLog
-from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume, resumed_checkpoint
+from sfa_hf.hf_trainer.renamed_tensors import resumed_checkpoint
+from sfa_hf.hf_trainer.weights_callback import WeightsCallback
 from sfa_hf.shards.buffer import ShardBuffer
 from sfa_hf.shards.folder import ShardFolder, save_shard_folder
 from sfa_hf.shards.store import open_store
@@ -31,7 +31,7 @@ FOLDER = "ema"
 AverageDevice = Annotated[str, Choice(("cpu", "device"))]
 
 
-class EMACallback(TrainerCallback):
+class EMACallback(WeightsCallback):
     r"""Averages the weights over the training's steps and deploys the average.
 
         \bar\theta <- d \bar\theta + (1 - d) \theta   after every optimizer step, from \bar\theta = \theta_o
@@ -60,21 +60,23 @@ class EMACallback(TrainerCallback):
         self.nbytes = 0
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        seal_checkpoints()
-        watch_divergence()
-        self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
-        self._log = TrainerLog()
+        super().on_train_begin(args, state, control, **kwargs)
+        if state.is_world_process_zero:
+            warn_of_factors(kwargs["model"])
         self._end = LastInLine(self._deploy)
+        if not self._begins_again:
+            self._average = from_every_process(lambda: self._taken(args, state))
+            self.nbytes = self._average.nbytes
+
+    def _taken(self, args: TrainingArguments, state: TrainerState) -> ShardBuffer:
         read: Callable[[engines.Shard], Tensor] = attrgetter("data")
         if state.global_step > 0:
-            complete_resume(self._engine, kwargs["model"], args, state)
             right = "a checkpoint of this training"
             read = ShardFolder(resumed_checkpoint(args, state) / FOLDER, "resume_from_checkpoint", right).read
         shards = self._engine.shards()
-        self._average = ShardBuffer(shards, read, open_store(self.device, shards, torch.float32, Path()))
-        self.nbytes = self._average.nbytes
+        return ShardBuffer(shards, read, open_store(self.device, shards, torch.float32, Path()))
 
     @torch.no_grad()
     def on_step_end(self, *_: Any, **__: Any) -> None:
@@ -91,8 +93,8 @@ class EMACallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._end.on_train_end(args, state, control)
-        complete_best(self._engine, kwargs["model"], args, state)
-        del self._average, self._engine, self._log
+        super().on_train_end(args, state, control, **kwargs)
+        del self._average
 
     @torch.no_grad()
     def _deploy(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:

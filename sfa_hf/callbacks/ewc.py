@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.anchor.start_weights import FOLDER
+from sfa_hf.anchor.taker import anchor_files
 from sfa_hf.callbacks.penalty import PenaltyCallback, Piece
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import AnchorDevice, Check, Choice, Flag, Fraction, Pattern, Source, Strength
+from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.engines import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher.folder import FisherFolder
 from sfa_hf.shards.buffer import Block, ShardBuffer
-from sfa_hf.shards.model_files import AnchorFiles
 from sfa_hf.shards.store import known_stores, open_store
 
 Mode = Annotated[str, Choice(("online", "separate"))]
@@ -123,10 +124,17 @@ class EWCCallback(PenaltyCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        self._a = self._zeros("a", args)
-        self._c = self._zeros("c", args) if self.mode == "separate" else None
+        fishers = from_every_process(lambda: [FisherFolder(Path(task.fisher)) for task in self.past])
+        for fisher in fishers:
+            fisher.check(self._engine)
+
+        def filled() -> Tensor:
+            self._a = self._zeros("a", args)
+            self._c = self._zeros("c", args) if self.mode == "separate" else None
+            return self._fill(kwargs["model"], fishers)
+
+        self._at_theta_o = self._engine.sum_over_shards(from_every_process(filled)).item()
         self.nbytes += self._a.nbytes + (self._c.nbytes if self._c else 0)
-        self._fill(kwargs["model"])
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         super().on_train_end(*args, **kwargs)
@@ -140,13 +148,11 @@ class EWCCallback(PenaltyCallback):
         store = open_store(self.anchor_device, shards, torch.float32, file)
         return ShardBuffer(shards, lambda _: torch.zeros(()), store)
 
-    def _fill(self, model: nn.Module) -> None:
-        fishers = [FisherFolder(Path(task.fisher)) for task in self.past]
-        for fisher in fishers:
-            fisher.check(self._engine)
+    def _fill(self, model: nn.Module, fishers: Sequence[FisherFolder]) -> Tensor:
+        """Fill A and C, and return this rank's part of the penalty at theta_o."""
         newest = len(self.past) - 1
         constant, zero = torch.zeros(2, 1, dtype=torch.float64)
-        models = [AnchorFiles(task.model, model) for task in self.past] if self._c else []
+        models = [anchor_files(task.model, model) for task in self.past] if self._c else []
         for theta_o, a, c in self._places():
             part = theta_o.part
             values = [fisher.read(part).double() for fisher in fishers]
@@ -157,7 +163,7 @@ class EWCCallback(PenaltyCallback):
             a.values.copy_(sum(values, zero))
             c.values.copy_(sum((f * e for f, e in zip(values, apart, strict=True)), zero))
             constant += sum((f * e.square()).sum() for f, e in zip(values, apart, strict=True))
-        self._at_theta_o = self._engine.sum_over_shards(constant).item()
+        return constant
 
     def _places(self) -> Iterator[tuple[Block, Block, Block | None]]:
         """Walk over theta_o, A and C, to fill the last two."""

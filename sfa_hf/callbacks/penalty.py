@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import AnchorDevice, AnchorDtype, Flag, Pattern, Source, Strength
+from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.engines import Engine, Handle, Shard
 from sfa_hf.hf_trainer.caller import caller, is_training
 from sfa_hf.shards.buffer import Block
@@ -84,8 +86,10 @@ class PenaltyCallback(AnchoredCallback, ABC):
     ) -> None:
         self._detach()  # from a training that an exception ended
         super().on_train_begin(args, state, control, **kwargs)
+        if state.is_world_process_zero:
+            warn_of_factors(kwargs["model"])
         self._state = state if (called := caller()) and called.trainer else None
-        self._handle = self._engine.before_step(self._add_gradient)
+        self._handle = from_every_process(lambda: self._engine.before_step(self._add_gradient))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -6,12 +6,13 @@ from typing import Any
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.anchor.merge import merge
 from sfa_hf.anchor.weighting import Weights
 from sfa_hf.callbacks import schedule
 from sfa_hf.config.declared import checked
-from sfa_hf.config.options import AnchorDevice, AnchorDtype, Beta, Flag, P, Pattern, Source
+from sfa_hf.config.options import AnchorDevice, AnchorDtype, Beta, Flag, Lora, P, Pattern, Source
 from sfa_hf.rules import Average
 
 
@@ -38,6 +39,7 @@ class PullCallback(AnchoredCallback):
         anchor_dtype: "float32", or "bfloat16" for half the memory and a rounded \theta_o.
         include: regular expression searched in parameter names; others are not pulled.
         exclude: regular expression; parameters whose names it is found in are not pulled.
+        lora: as for :class:`sfa_hf.SFACallback`; "exact" needs an anchor at which adapters have no update.
         save_anchor: as for :class:`sfa_hf.SFACallback`.
 
     Raises:
@@ -57,16 +59,21 @@ class PullCallback(AnchoredCallback):
         anchor_dtype: AnchorDtype = "float32",
         include: Pattern | None = None,
         exclude: Pattern | None = None,
+        lora: Lora = "exact",
         save_anchor: Flag = True,
     ) -> None:
         super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
         self.beta = beta
         self.p = p
+        self.lora = lora
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
+        self._factors.refuse_truncation()
+        if self.lora == "factors" and state.is_world_process_zero:
+            warn_of_factors(kwargs["model"])
         self._beta_s = schedule.beta_of_each_step(self.beta, schedule.interval(self.p, state.max_steps))
 
     def on_step_end(
@@ -79,6 +86,7 @@ class PullCallback(AnchoredCallback):
             rule=Average(),
             weights=Weights(self._beta_s),
             seed=(args.seed, state.global_step),
+            factors=self._factors,
         )
         if control.should_log or state.global_step >= state.max_steps:
             record = {"l2/beta_s": self._beta_s, "l2/drift": merged.drift_after}

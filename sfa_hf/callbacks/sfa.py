@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from os import fspath
 from typing import Annotated, Any
 
+from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf import engines
+from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.anchor.merge import merge
 from sfa_hf.anchor.taker import recorded_attribute
@@ -24,6 +26,7 @@ from sfa_hf.config.options import (
     Beta,
     Choice,
     Flag,
+    Lora,
     MergeEvery,
     P,
     Pattern,
@@ -89,6 +92,10 @@ class SFACallback(AnchoredCallback):
             each parameter.
         shuffle_moments: for the rule "fisher", a control: seed by which \bar F_o is shuffled within each
             parameter.
+        lora: how adapters are merged. "exact" averages their updates \Delta W = s B A with those of the
+            anchor: where it has none, by scaling B; else in twice the rank, cut back to the rank in training
+            by SVD. ``sfa/lora_discarded`` is the share of ||\Delta W||^2 that is lost. Adapters whose updates
+            have no such average are refused. "factors" averages all parameters, A and B apart.
         save_anchor: with ``anchor=None``, save the weights at the start in ``output_dir/_sfa_anchor``, once
             and sharded, where the training saves checkpoints: it can then resume. Every checkpoint carries
             the anchor's fingerprint, and resuming with another anchor is refused.
@@ -117,6 +124,7 @@ class SFACallback(AnchoredCallback):
         power: Power = DEFAULT_POWER,
         anchor_moments: Source | None = None,
         shuffle_moments: Seed | None = None,
+        lora: Lora = "exact",
         save_anchor: Flag = True,
     ) -> None:
         super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
@@ -130,6 +138,7 @@ class SFACallback(AnchoredCallback):
         self.power = power
         self.anchor_moments = None if anchor_moments is None else fspath(anchor_moments)
         self.shuffle_moments = shuffle_moments
+        self.lora = lora
         self.moments_record: dict[str, Any] | None = None
         self._rule = training_rules()[self.rule]()
         self._weighting = self._weighting_of_rule()
@@ -139,6 +148,12 @@ class SFACallback(AnchoredCallback):
         kept = super().state()
         kept["attributes"]["moments_record"] = self.moments_record
         return kept
+
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        if self._factors.groups and self.rule != "average":
+            problem = f"{self.rule!r} beside adapters, whose entries are not those of the weights"
+            raise ConfigError("rule", problem, "'average', or lora='factors'")
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -158,12 +173,14 @@ class SFACallback(AnchoredCallback):
         self._begin_weighting(args, state, kwargs["optimizer"])
         if state.is_world_process_zero:
             _warn_of_inexact_merges(self._shards())
+            if self.lora == "factors":
+                warn_of_factors(kwargs["model"])
 
     def on_pre_optimizer_step(
         self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any
     ) -> None:
         if schedule.is_merge_step(state.global_step + 1, state.max_steps, self._every):
-            self._theta_o.prefetch(self._shards())
+            self._theta_o.prefetch(self._factors.places(self._shards()))
             self._weighting.prefetch(self._shards())
 
     def on_step_end(
@@ -197,6 +214,7 @@ class SFACallback(AnchoredCallback):
             weights=weights,
             seed=(args.seed, state.global_step),
             names=self._names,
+            factors=self._factors,
         )
         if not math.isfinite(merged.drift_before):
             raise Diverged(state.global_step, f"the distance to theta_o is {merged.drift_before}")
@@ -212,6 +230,8 @@ class SFACallback(AnchoredCallback):
             "sfa/seconds": time.perf_counter() - start,
             "sfa/bytes": merged.nbytes,
         }
+        if merged.discarded is not None:
+            record["sfa/lora_discarded"] = merged.discarded
         record |= {f"{ANCHOR_WEIGHT}/{kind}": mean for kind, mean in means.items()}
         self._log.write(record, args, state, control)
 
@@ -271,9 +291,4 @@ def _warn_of_inexact_merges(shards: Sequence[engines.Shard]) -> None:
             "the weights in training are %s with no fp32 master: merges are rounded stochastically; "
             "train in fp32 with bf16=True, or under DeepSpeed, for exact ones",
             ", ".join(sorted(low)),
-        )
-    if any("lora_A" in shard.name for shard in shards):
-        _logger.warning(
-            "merging LoRA factors: the average of A and of B is not the average of the update B A "
-            "(both halved make it a quarter)"
         )

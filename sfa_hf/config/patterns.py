@@ -40,10 +40,13 @@ class Pattern:
             return self._compiled.search(text, timeout=_SECONDS) is not None
 
     def last_in(self, text: str) -> str | None:
-        """Its last match, of that the first group where it has one; raises as :meth:`found_in`."""
+        """Its last match, of that the first group that took part; raises as :meth:`found_in`."""
         with self._in_time(text):
             found = deque(self._compiled.finditer(text, timeout=_SECONDS), maxlen=1)
-            return found[0].group(1 if self._compiled.groups else 0) if found else None
+            if not found:
+                return None
+            groups = found[0].groups() or (found[0].group(),)
+            return next((group for group in groups if group is not None), None)
 
     def removed_from(self, text: str) -> str:
         """``text`` without its matches; raises as :meth:`found_in`."""

@@ -31,11 +31,44 @@ def from_first_process(make: Callable[[], Result]) -> Result:
         try:
             box[0] = make()
         except ConfigError as error:
-            box[1] = (error.key, error.problem, error.right)
+            box[1] = error
     dist.broadcast_object_list(box, src=0)
     if box[1] is not None:
-        raise ConfigError(*box[1])
+        raise box[1]
     return box[0]
+
+
+def from_every_process(make: Callable[[], Result]) -> Result:
+    """Call ``make`` on every process and return its own result; what one of them refuses is raised on all.
+
+    The others would wait for that process in their next collective call, and the first process, which tells
+    the user, would not know. A collective call; ``make`` itself makes none.
+
+    Raises:
+        ConfigError: this or one of the next two, of the first process that raised any.
+        NotImplementedError: the same.
+        OSError: the same.
+    """
+    if world_size() == 1:
+        return make()
+    box: list[Any] = [None, None]
+    try:
+        box[0] = make()
+    except (ConfigError, NotImplementedError, OSError) as error:
+        box[1] = error
+    first = next(filter(None, everyones(box[1])), None)
+    if first is not None:
+        raise first from box[1]
+    return box[0]
+
+
+def everyones(value: Result) -> list[Result]:
+    """What each process gives, by rank; a collective call."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def barrier() -> None:

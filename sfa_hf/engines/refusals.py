@@ -89,12 +89,12 @@ def _name(optimizer: Any) -> str:
 
 
 def _quantised(model: nn.Module, optimizer: Any) -> bool:
+    """Whether what is trained is quantised; a frozen base is not touched, whatever its weights are."""
     del optimizer
-    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
-        return True
     return any(
         parameter.dtype not in _DTYPES or type(parameter).__module__.startswith(_QUANTISERS)
         for parameter in model.parameters()
+        if parameter.requires_grad
     )
 
 
@@ -119,7 +119,7 @@ def _pipeline(model: nn.Module, optimizer: Any) -> bool:
 
 
 _REFUSED: dict[str, Callable[[nn.Module, Any], bool]] = {
-    "a model with quantised weights": _quantised,
+    "a model that trains quantised weights": _quantised,
     "FSDP1 (FullyShardedDataParallel)": _fsdp1,
     "tensor parallel training": _tensor_parallel,
     "Megatron-LM": _megatron,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sfa_hf.config.patterns import compiled
 
 
-def extract(text: str, pattern: str | None) -> str | None:
+def extract(text: str, pattern: str | Sequence[str] | None) -> str | None:
     """The answer inside ``text``.
 
     Args:
         text: a model's output, or a target.
-        pattern: regular expression whose last match counts: its first group where it has one, else the whole
-            match. None: the whole text is the answer.
+        pattern: regular expression whose last match counts: the first of its groups that took part, else the
+            whole match. Of several, the first that finds something. None: the whole text is the answer.
 
     Returns:
         The answer, or None where nothing matches.
@@ -21,7 +21,10 @@ def extract(text: str, pattern: str | None) -> str | None:
     Raises:
         ConfigError: without a key: the pattern takes too long.
     """
-    return text if pattern is None else compiled(pattern).last_in(text)
+    if pattern is None:
+        return text
+    patterns = [pattern] if isinstance(pattern, str) else pattern
+    return next((found for each in patterns if (found := compiled(each).last_in(text)) is not None), None)
 
 
 def normalised(text: str) -> str:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.likelihood import Continuation
 from sfa_hf.evaluation.live import LiveModel
-from sfa_hf.tasks.encoding import Encoding, cut_left, prompt_ids, target_ids
+from sfa_hf.tasks.encoding import Encoding, asked_ids, continued_ids, cut_left
 from sfa_hf.tasks.task import Row
 
 
@@ -29,7 +29,7 @@ def generation_prompts(
     if room < 1:
         problem = f"is {max_new_tokens}, and the model reads {live.context} tokens"
         raise ConfigError(f"{task}.scoring.max_new_tokens", problem, f"fewer than {live.context}")
-    whole = _prompts(task, rows, live, encoding)
+    whole = [prompt or _start(task, live.tokenizer) for prompt in asked_ids(rows, live.tokenizer, encoding)]
     prompts = [cut_left(prompt, room, live.tokenizer.bos_token_id) for prompt in whole]
     return prompts, sum(len(kept) < len(all_) for kept, all_ in zip(prompts, whole, strict=True))
 
@@ -45,25 +45,21 @@ def continuations(
         ConfigError: a target is longer than the model reads; it is never cut.
     """
     bos, limit = live.tokenizer.bos_token_id, min(encoding.max_length, live.context or encoding.max_length)
-    whole = _prompts(task, rows, live, encoding)
     found: list[Continuation] = []
     cut = 0
-    for row, prompt, texts in zip(rows, whole, targets, strict=True):
-        ids = target_ids(texts, live.tokenizer, eos=False)
-        longest = max(map(len, ids))
+    continued = continued_ids(rows, targets, live.tokenizer, encoding)
+    for row, pairs in zip(rows, continued, strict=True):
+        longest = max(len(target) for _, target in pairs)
         if live.context is not None and longest >= live.context:
             problem = f"row {row.index} has a target of {longest} tokens, and the model reads {live.context}"
             raise ConfigError(f"{task}.heldout", problem, "shorter rows, e.g. by max_chars")
         # all of a row's choices follow the same prompt, so that they compete on equal terms
-        kept = cut_left(prompt, max(limit - longest, 1), bos)
-        cut += len(kept) < len(prompt)
-        found += [Continuation(kept, target) for target in ids]
+        room = max(limit - longest, 1)
+        cut += any(len(prompt) > room for prompt, _ in pairs)
+        for prompt, target in pairs:
+            kept = cut_left(prompt or _start(task, live.tokenizer), room, bos)
+            found.append(Continuation(kept, target))
     return found, cut
-
-
-def _prompts(task: str, rows: Sequence[Row], live: LiveModel, encoding: Encoding) -> list[list[int]]:
-    prompts = prompt_ids([row.prompt for row in rows], live.tokenizer, encoding)
-    return [prompt or _start(task, live.tokenizer) for prompt in prompts]
 
 
 def _start(task: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -20,7 +20,7 @@ from sfa_hf.evaluation.records import write_records
 from sfa_hf.evaluation.sandbox import box_for
 from sfa_hf.evaluation.scoring.base import Asked, Job, Kind, no_number
 from sfa_hf.evaluation.untouched import untouched
-from sfa_hf.tasks.encoding import Encoding
+from sfa_hf.tasks.encoding import Encoding, end_ids
 from sfa_hf.tasks.scorings import known_scorings
 from sfa_hf.tasks.task import Task
 
@@ -83,6 +83,7 @@ def evaluate_task(
     live = LiveModel(model, tokenizer)
     kind: Kind = known_scorings()[task.config.scoring.kind]
     rows = task.heldout_rows(options.limit, options.few_shot)
+    live.end_ids = sorted({*live.end_ids, *end_ids(rows, tokenizer, encoding)})
     job = Job(task.name, rows, task.config.scoring, live, encoding, options)
     with untouched(live.model):
         asked = kind.ask(job)

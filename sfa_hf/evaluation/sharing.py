@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch.distributed as dist
 from tqdm import tqdm
 
-from sfa_hf.distributed.processes import Result, rank, world_size
+from sfa_hf.distributed.processes import Result, everyones, rank, world_size
 
 Batch = Sequence[int]
 
@@ -45,9 +44,5 @@ def run_shared(
         elif in_step:
             run(batches[-1])
         bar.update(sum(len(batch) for batch in batches[start : start + world_size()]))
-    everyones = found
-    if world_size() > 1:
-        parts: list[dict[int, Result]] = [{} for _ in range(world_size())]
-        dist.all_gather_object(parts, found)
-        everyones = {index: result for part in parts for index, result in part.items()}
-    return [everyones[index] for index in range(sum(len(batch) for batch in batches))]
+    of_all = {index: result for part in everyones(found) for index, result in part.items()}
+    return [of_all[index] for index in range(sum(len(batch) for batch in batches))]

@@ -30,13 +30,13 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> None:
     """
     processes = PartialState()
     processes.wait_for_everyone()
-    mine = _files(folder)[processes.process_index :: processes.num_processes]
+    mine = files_in(folder)[processes.process_index :: processes.num_processes]
     for path in mine:
         sync_file(path)
     described = {path.relative_to(folder).as_posix(): _describe(path) for path in mine}
     everyones = gather_object([described])
     if processes.is_main_process:
-        for inner in {path.parent for path in _files(folder)}:
+        for inner in {path.parent for path in files_in(folder)}:
             sync_folder(inner)
         files = {name: entry for part in everyones for name, entry in part.items()}
         write_checked(folder / MANIFEST, {_FACTS: dict(facts), _FILES: dict(sorted(files.items()))})
@@ -75,7 +75,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return read_checked(folder / MANIFEST, "a folder that was wholly written")
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder and of the folders in it, but for the manifest."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
 
 

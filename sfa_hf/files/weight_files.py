@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sfa_hf.errors import ConfigError
@@ -14,7 +13,7 @@ SAVED = "a folder that save_pretrained wrote, with its weights in safetensors"
 _UNBROKEN = "an unbroken index file"
 
 
-def weight_files(folder: Path, key: str, others: Sequence[str] = ()) -> list[Path]:
+def weight_files(folder: Path, key: str) -> list[Path]:
     """The safetensors files of a saved model.
 
     ``model.safetensors`` before the shards of an index, as in ``from_pretrained``.
@@ -22,7 +21,6 @@ def weight_files(folder: Path, key: str, others: Sequence[str] = ()) -> list[Pat
     Args:
         folder: of the model.
         key: the config key that names it, for errors.
-        others: names that are tried after those of a model, such as an adapter's.
 
     Raises:
         ConfigError: there are none, or the index names what lies outside the folder.
@@ -37,9 +35,6 @@ def weight_files(folder: Path, key: str, others: Sequence[str] = ()) -> list[Pat
         for part in parts:
             _refuse_outside(folder, part, key)
         return [folder / part for part in parts]
-    for name in others:
-        if (folder / name).is_file():
-            return [folder / name]
     pickled = " (a pickled .bin file is not read)" if list(folder.glob("*.bin")) else ""
     raise ConfigError(key, f"{folder} has no weights{pickled}", SAVED)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
+from sfa_hf.distributed.processes import everyones
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 
@@ -20,14 +22,20 @@ _FINITE = ("learning_rate", "weight_decay", "max_grad_norm", "adam_beta1", "adam
 Trainable = tuple[tuple[str, torch.Size], ...]
 
 
-def refuse_infinite_arguments(args: TrainingArguments) -> None:
+def refuse_infinite_arguments(args: TrainingArguments, optimizer: Any) -> None:
     """Refuse numbers that would make every weight NaN at the first step.
+
+    Args:
+        args: of the training.
+        optimizer: in any wrapper; one that was passed to the Trainer has numbers of its own.
 
     Raises:
         ConfigError: names the argument.
     """
-    for name in _FINITE:
-        value = getattr(args, name, None)
+    given = [(name, getattr(args, name, None)) for name in _FINITE]
+    for group in optimizer.param_groups:
+        given += [(f"optimizer's {name}", value) for name, value in group.items() if name != "params"]
+    for name, value in given:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(name, f"is {value}", "a finite number")
 
@@ -49,10 +57,11 @@ def refuse_infinite_values(engine: Engine, pieces: Iterable[tuple[Shard, Tensor]
         # The largest magnitude is NaN or infinite where any value is, and takes no memory.
         if values.numel() and not torch.isfinite(torch.linalg.vector_norm(values, float("inf"))):
             wrong[shard.name] = int((~torch.isfinite(values)).sum())
-    local = torch.tensor([sum(wrong.values())], dtype=torch.float64)
-    if count := int(engine.sum_over_shards(local).item()):
-        names = ", ".join(list(wrong)[:3]) or "parameters of another rank"
-        raise ConfigError(key, f"{count} values are NaN or infinite ({names})", "weights that are all finite")
+    if names := list(dict.fromkeys(name for of_rank in everyones(list(wrong)) for name in of_rank)):
+        local = torch.tensor([sum(wrong.values())], dtype=torch.float64)
+        count = int(engine.sum_over_shards(local).item())
+        problem = f"{count} values are NaN or infinite ({', '.join(names[:3])})"
+        raise ConfigError(key, problem, "weights that are all finite")
 
 
 def trainable(model: nn.Module) -> Trainable:

@@ -34,6 +34,9 @@ class LastInLine(TrainerCallback):
         self._handler = called.handler if (called := caller()) else None
         if self._handler is not None:
             callbacks = self._handler.callbacks
+            for each in [each for each in callbacks if isinstance(each, LastInLine)]:
+                if each._finish == finish:  # of a training that an exception ended
+                    callbacks.remove(each)
             seals = (place for place, each in enumerate(callbacks) if isinstance(each, CheckpointSeal))
             callbacks.insert(next(seals, len(callbacks)), self)
 

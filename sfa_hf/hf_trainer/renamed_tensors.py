@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 
-from sfa_hf.engines.base import Engine
+from sfa_hf.distributed.processes import from_every_process
+from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import known_as
 from sfa_hf.hf_trainer.caller import caller
 from sfa_hf.shards.converted import converts
@@ -61,9 +63,7 @@ def load_what_was_left(engine: Engine, model: object, checkpoint: Path) -> list[
     if getattr(model, "_hf_peft_config_loaded", False):  # an adapter's files: the Trainer loads them by name
         return []
     shards = engine.shards()
-    with known_as("resume_from_checkpoint"):
-        files = AnchorFiles(str(checkpoint), model)
-        files.check(shards)
+    files = from_every_process(lambda: _files(checkpoint, model, shards))
     left = [shard for shard in shards if files.renames(shard.name)]
     for shard in left:
         shard.data.copy_(files.read(shard))
@@ -74,3 +74,10 @@ def load_what_was_left(engine: Engine, model: object, checkpoint: Path) -> list[
         )
         engine.publish()
     return [shard.name for shard in left]
+
+
+def _files(checkpoint: Path, model: PreTrainedModel, shards: Sequence[Shard]) -> AnchorFiles:
+    with known_as("resume_from_checkpoint"):
+        files = AnchorFiles(str(checkpoint), model)
+        files.check(shards)
+    return files

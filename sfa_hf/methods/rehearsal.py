@@ -67,7 +67,7 @@ class Rehearsal(Method):
         drawn = sorted(draw.sample(range(len(rows)), count))
         write_checked(
             past.folder / BUFFER,
-            {"of": len(rows), "rows": [[i, rows[i].prompt, rows[i].target] for i in drawn]},
+            {"of": len(rows), "rows": [[i, rows[i].prompt, rows[i].target, rows[i].messages] for i in drawn]},
         )
 
 
@@ -78,4 +78,6 @@ def read_buffer(past: Stage) -> list[Row]:
         ConfigError: the file is not there, or is not what was written.
     """
     kept = read_checked(past.folder / BUFFER, _BROKEN)["rows"]
-    return [Row(prompt, target, index=index) for index, prompt, target in kept]
+    return [
+        Row(prompt, target, index=index, messages=tuple(messages)) for index, prompt, target, messages in kept
+    ]

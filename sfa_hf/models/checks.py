@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from sfa_hf.distributed import world_size
+from sfa_hf.distributed import everyones
 from sfa_hf.engines.sharded import own_part
 from sfa_hf.errors import ConfigError
 
@@ -46,11 +45,7 @@ def refuse_not_finite(key: str, where: str, model: nn.Module) -> None:
     Raises:
         ConfigError: on every process, the first that is not.
     """
-    found = _not_finite(model)
-    if world_size() > 1:
-        of_all: list[str | None] = [None] * world_size()
-        dist.all_gather_object(of_all, found)
-        found = next(filter(None, of_all), None)
+    found = next(filter(None, everyones(_not_finite(model))), None)
     if found is not None:
         raise ConfigError(key, f"{where} has NaN or infinite values in {found}", "finite weights")
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from sfa_hf import engines
-from sfa_hf.hf_trainer.renamed_tensors import complete_best, complete_resume
+from sfa_hf.hf_trainer.weights_callback import WeightsCallback
 from sfa_hf.moments.current import SecondMoments
 from sfa_hf.moments.folder import FOLDER, save_moments
 from sfa_hf.moments.weighting import refuse_second_saver
 from sfa_hf.shards.layout import by_device
 
 
-class SecondMomentsCallback(TrainerCallback):
+class SecondMomentsCallback(WeightsCallback):
     r"""Saves F_1 = exp_avg_sq / (1 - \beta_2^t) of all trained weights when a training ends.
 
     For the first task of a sequence, which has no anchor yet; a task merged by ``SFACallback(rule="fisher")``
@@ -33,17 +32,15 @@ class SecondMomentsCallback(TrainerCallback):
     """
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, __: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         refuse_second_saver(state, allowed=0)
-        self._engine = engines.attach(kwargs["model"], kwargs["optimizer"])
+        super().on_train_begin(args, state, control, **kwargs)
         self._moments = SecondMoments(self._engine, kwargs["optimizer"])
-        complete_resume(self._engine, kwargs["model"], args, state)
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        complete_best(self._engine, kwargs["model"], args, state)
         if state.global_step > 0:
             shards = by_device(self._engine.shards())
             save_moments(
@@ -56,4 +53,5 @@ class SecondMomentsCallback(TrainerCallback):
                 beta2=self._moments.decay,
                 alpha=1.0,
             )
-        del self._engine, self._moments
+        super().on_train_end(args, state, control, **kwargs)
+        del self._moments

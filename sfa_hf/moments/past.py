@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.moments.current import SecondMoments
@@ -82,8 +83,12 @@ class AnchorMoments:
         if self._folder is None:
             return None, MomentsRecord(CONSTANT, self._shuffle, None)
         file = self._output_dir / f"{FOLDER}.in-use" / f"{rank:05d}.safetensors"
-        self._store = open_store(device, shards, torch.float32, file)
-        before = ShardBuffer(shards, self._read, self._store)
+
+        def fill() -> ShardBuffer:
+            self._store = open_store(device, shards, torch.float32, file)
+            return ShardBuffer(shards, self._read, self._store)
+
+        before = from_every_process(fill)
         found = before.fingerprint(engine, shards)
         self._check_whole(engine, shards, found)
         return before, MomentsRecord(self._source, self._shuffle, found)

@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerState
 
 from sfa_hf.anchor.weighting import Training, Weighting
+from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.engines.base import Shard
 from sfa_hf.engines.optimizers import second_moment_decay
 from sfa_hf.errors import ConfigError
@@ -66,7 +67,9 @@ class ByMoments(Weighting):
         engine = self._engine = training.engine
         self._names = training.names
         self._moments = SecondMoments(engine, training.optimizer)
-        self._past = AnchorMoments(self._given, self._anchor, self._shuffle, training.output_dir)
+        self._past = from_every_process(
+            lambda: AnchorMoments(self._given, self._anchor, self._shuffle, training.output_dir)
+        )
         self._before, record = self._past.take(engine, training.shards, self._device, training.rank)
         self._sums_before: Mapping[str, float] | None = None
         self.nbytes = 0 if self._before is None else self._before.nbytes

@@ -35,6 +35,7 @@ def results(resolved: Mapping[str, Any], state: RunState, found: Mapping[str, An
         "scores": state.scores,
         "stderr": state.stderr,
         "summary": summary(state.scores) if finished else None,
+        "contamination": state.contamination,
         **found,
         "merges": state.merges,
         "curve": state.curve,

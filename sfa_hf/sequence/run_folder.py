@@ -25,8 +25,8 @@ from sfa_hf.sequence.run_names import run_names
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 2
-"""Of state.json. 2: with the hashes of rows and records."""
+SCHEMA = 3
+"""Of state.json. 2: with the hashes of rows and records; 3: with contamination."""
 # Where a run lies, not what it is: a folder may be moved, and asked to be replaced.
 LOCATION_KEYS = ("output_dir", "overwrite")
 _SECTIONS = {
@@ -52,6 +52,7 @@ class RunState:
         engine: name of the training engine.
         world_size: processes of the latest launch.
         rows: SHA-256 of each source's rows, of each task, as the first launch found them.
+        contamination: of each task's held-out rows by each task's training rows, as in results.json.
         records: SHA-256 of each file of records, by its path in the run's folder.
     """
 
@@ -66,6 +67,7 @@ class RunState:
     engine: str = ""
     world_size: int = 1
     rows: dict[str, dict[str, str]] = field(default_factory=dict)
+    contamination: list[dict[str, Any]] = field(default_factory=list)
     records: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from sfa_hf.sequence.outcome import Outcome
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
 from sfa_hf.sequence.stage import TrainedTask, collect, load_on_engine, train_task
 from sfa_hf.sequence.trial_build import check_training
+from sfa_hf.tasks import Contamination, contamination
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +104,12 @@ def joined_processes() -> PartialState:
     return state
 
 
+def _first_state(config: RunConfig) -> RunState:
+    """With what is known of the rows alone."""
+    found = contamination(config.tasks, config.evaluation.limit)
+    return RunState(rows=fingerprints(config.tasks), contamination=[asdict(each) for each in found])
+
+
 class _Run:
     def __init__(self, config: RunConfig) -> None:
         self.config, self.method = config, config.method
@@ -111,7 +119,7 @@ class _Run:
         found = None if config.overwrite else self.folder.read()
         if found is not None:
             refuse_other_rows(config.tasks, found.rows)
-        self.state = found or RunState(rows=fingerprints(config.tasks))
+        self.state = found or _first_state(config)
         self.continued = found is not None
         self.processes = joined_processes()
         self.outcome = Outcome(config, self.folder, self.state, self.processes)
@@ -252,6 +260,9 @@ class _Run:
         self.processes.wait_for_everyone()
         if self.processes.is_main_process and not self.continued:
             self.folder.create(overwrite=self.config.overwrite)
+            for each in (Contamination(**values) for values in self.state.contamination):
+                if each.exact or each.ngram:
+                    logger.warning("%s", each)
         self.processes.wait_for_everyone()
 
     def _weights(self, row: int) -> str:

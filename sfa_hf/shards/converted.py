@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -46,7 +47,9 @@ class Named(NamedTuple):
 
 def converts(model: nn.Module) -> bool:
     """Whether files of this model hold any tensor under another name, or in another form."""
-    return isinstance(model, PreTrainedModel) and bool(get_model_conversion_mapping(model, add_legacy=False))
+    if not isinstance(model, PreTrainedModel):
+        return False
+    return bool(get_model_conversion_mapping(_as_made(model), add_legacy=False))
 
 
 def in_memory(stored: Iterable[tuple[str, Stored]], model: nn.Module) -> Iterator[tuple[str, Named]]:
@@ -56,7 +59,7 @@ def in_memory(stored: Iterable[tuple[str, Stored]], model: nn.Module) -> Iterato
         stored: names and tensors of all of a model's files.
         model: the model; only the mapping of its class is used.
     """
-    mapping = get_model_conversion_mapping(model) if isinstance(model, PreTrainedModel) else []
+    mapping = get_model_conversion_mapping(_as_made(model)) if isinstance(model, PreTrainedModel) else []
     renamings = [each for each in mapping if isinstance(each, WeightRenaming)]
     converters = [each for each in mapping if isinstance(each, WeightConverter)]
     by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
@@ -117,6 +120,18 @@ class _Converted(NamedTuple):
 
     def read(self, first: int, last: int) -> Tensor:
         return self.group.values(self.name).flatten()[first:last]
+
+
+def _as_made(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with the classes that it was made of, by whose names transformers finds its mapping.
+
+    ``fully_shard`` gives each module that it shards a class of another name.
+    """
+    if not any(isinstance(module, FSDPModule) for module in model.modules()):
+        return model
+    made_of: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+    with torch.device("meta"):
+        return made_of(model.config)
 
 
 def _names(named: Any) -> Iterator[str]:

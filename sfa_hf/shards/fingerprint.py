@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from sfa_hf.distributed.processes import from_every_process
 from sfa_hf.engines.base import Engine, Shard
 
 # Odd 64-bit constants of SplitMix64 (Steele, Lea, Flood 2014), as signed integers.
@@ -34,7 +35,7 @@ def fingerprint(engine: Engine, pieces: Iterable[tuple[Shard, Tensor]]) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    total = _hash_pieces(pieces)
+    total = from_every_process(lambda: _hash_pieces(pieces))  # pieces may be read as they are hashed
     limbs = [total >> (_LIMB_BITS * i) & (2**_LIMB_BITS - 1) for i in range(_LIMBS)]
     # float64 is what an engine sums; sixteen bits each are exact there for 2^37 ranks.
     summed = engine.sum_over_shards(torch.tensor(limbs, dtype=torch.float64)).tolist()

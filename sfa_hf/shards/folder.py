@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sfa_hf.distributed.processes import barrier, rank, world_size
+from sfa_hf.distributed.processes import barrier, from_every_process, rank, world_size
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.folders import aside, put_in_place
@@ -28,20 +28,29 @@ def save_shard_folder(
         engine: which ranks own distinct shards.
         write: writes this rank's file.
         finish: puts what else belongs there into the folder; called on the first rank.
+
+    Raises:
+        OSError: on all ranks, if one of them cannot write.
     """
     writing = aside(folder)
     if rank() == 0:
         shutil.rmtree(writing, ignore_errors=True)
     barrier()
-    if engine.replica == 0:
-        writing.mkdir(parents=True, exist_ok=True)
-        write(writing / f"{rank():05d}-of-{world_size():05d}.safetensors")
-    barrier()
-    if rank() == 0:
-        if finish is not None:
-            finish(writing)
-        put_in_place(writing, folder)
-    barrier()
+
+    def write_own() -> None:
+        if engine.replica == 0:
+            writing.mkdir(parents=True, exist_ok=True)
+            write(writing / f"{rank():05d}-of-{world_size():05d}.safetensors")
+
+    from_every_process(write_own)
+
+    def place() -> None:
+        if rank() == 0:
+            if finish is not None:
+                finish(writing)
+            put_in_place(writing, folder)
+
+    from_every_process(place)
 
 
 class ShardFolder:

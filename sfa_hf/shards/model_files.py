@@ -2,18 +2,21 @@ r"""Reading \theta_o from safetensors: each rank only the entries that it owns."
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from sfa_hf.distributed.processes import rank
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.hub import from_hub
@@ -21,7 +24,8 @@ from sfa_hf.files.safetensors_slices import Stored, open_tensors
 from sfa_hf.files.weight_files import INDEX, WEIGHTS, index_parts, weight_files
 from sfa_hf.shards.converted import Named, in_memory
 
-_ADAPTER = "adapter_model.safetensors"
+_logger = logging.getLogger(__name__)
+
 _SAME_MODEL = "a checkpoint of the same model"
 
 
@@ -29,12 +33,15 @@ class AnchorFiles:
     """The tensors of a saved model, found by the model's parameter names.
 
     Names match as in ``from_pretrained``: after the renamings and conversions of the model's class, under any
-    name of a tied parameter, with or without the base model's prefix, and for PEFT adapters without the
-    adapter's name.
+    name of a tied parameter, and with or without the base model's prefix. Where another module holds the
+    transformers model, as in sentence-transformers, they are the names inside of that. Tensors of parts that
+    the model does not have, such as another head, are left over with a warning.
 
     Args:
         source: a local folder, or a Hub id.
         model: the model in training.
+        names: where parameters have other names in files than in memory: theirs in files.
+        without: names of parameters that are not in the files.
 
     Attributes:
         revision: the commit that a Hub id stood for; None for a folder.
@@ -43,16 +50,23 @@ class AnchorFiles:
         ConfigError: no safetensors there, or a tensor that the model lacks.
     """
 
-    def __init__(self, source: str, model: nn.Module) -> None:
+    def __init__(
+        self,
+        source: str,
+        model: nn.Module,
+        names: Mapping[str, str] | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        path, inner = _transformers_model(model)
+        self._names, self._path = names or {}, f"{path}." if path else ""
         self._source = source
         self.revision: str | None = None
         self._open = ExitStack()
         weakref.finalize(self, self._open.close)
-        self._stored = dict(in_memory(self._tensors(source), model))
-        self._aliases = _aliases(model)
-        self._prefix = getattr(model, "base_model_prefix", "")
-        self._adapters = getattr(model, "active_adapters", ()) if hasattr(model, "peft_config") else ()
-        self._refuse_extra(model)
+        self._stored = dict(in_memory(self._tensors(source), inner))
+        self._aliases = {name: same for name, same in _aliases(model).items() if name not in without}
+        self._prefix = getattr(inner, "base_model_prefix", "")
+        self._refuse_extra(model, inner)
 
     def check(self, shards: Sequence[Shard]) -> None:
         """Check that every shard's tensor is there, with the parameter's shape.
@@ -94,12 +108,13 @@ class AnchorFiles:
         raise ConfigError("anchor", f"{self._source} has no tensor {name}", _SAME_MODEL)
 
     def _spellings(self, name: str) -> Iterator[str]:
+        name = self._names.get(name, name)
+        yield name
+        name = name.removeprefix(self._path)
         yield name
         if self._prefix:
             yield name.removeprefix(f"{self._prefix}.")
             yield f"{self._prefix}.{name}"
-        for adapter in self._adapters:
-            yield name.replace(f".{adapter}.", ".")
 
     def _tensors(self, source: str) -> Iterator[tuple[str, Stored]]:
         paths = _locate(source)
@@ -112,15 +127,33 @@ class AnchorFiles:
                 os.posix_fadvise(tensor.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
                 yield key, tensor
 
-    def _refuse_extra(self, model: nn.Module) -> None:
+    def _refuse_extra(self, model: nn.Module, inner: nn.Module) -> None:
+        """Refuse tensors that the model lacks in the parts that it has; name those of other parts."""
         known = {*self._aliases, *(name for name, _ in model.named_buffers(remove_duplicate=False))}
         spelled = {spelling for name in known for spelling in self._spellings(name)}
-        ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-        for name in sorted(self._stored.keys() - spelled):
-            if not any(re.search(pattern, name) for pattern in ignored):
+        ignored = getattr(inner, "_keys_to_ignore_on_load_unexpected", None) or ()
+        extra = sorted(self._stored.keys() - spelled)
+        extra = [name for name in extra if not any(re.search(pattern, name) for pattern in ignored)]
+        parts = {spelling.partition(".")[0] for spelling in spelled}
+        for name in extra:
+            if name.partition(".")[0] in parts:
                 shape = list(self._stored[name].tensor.shape)
                 problem = f"{self._source} has a tensor {name} of shape {shape}, which the model lacks"
                 raise ConfigError("anchor", problem, _SAME_MODEL)
+        if extra and rank() == 0:
+            shown = ", ".join(extra[:3]) + (" ..." if len(extra) > 3 else "")
+            _logger.warning(
+                "%s: %d tensors of parts that the model does not have are left over: %s",
+                self._source,
+                len(extra),
+                shown,
+            )
+
+
+def _transformers_model(model: nn.Module) -> tuple[str, nn.Module]:
+    """The outermost transformers model in a model, with its name there; the model itself without one."""
+    named = model.named_modules()
+    return next(((name, each) for name, each in named if isinstance(each, PreTrainedModel)), ("", model))
 
 
 def _aliases(model: nn.Module) -> dict[str, list[str]]:
@@ -134,7 +167,7 @@ def _aliases(model: nn.Module) -> dict[str, list[str]]:
 def _locate(source: str) -> list[Path]:
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return weight_files(folder, "anchor", [_ADAPTER])
+        return weight_files(folder, "anchor")
     if folder.exists() or source.startswith((".", "/", "~")):
         raise ConfigError("anchor", f"{source} is not a folder", "a folder of a saved model, or a Hub id")
     with from_hub("anchor", f"the anchor {source}"):

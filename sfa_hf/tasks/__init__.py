@@ -1,6 +1,7 @@
 """Tasks: training rows and held-out rows as prompts and targets, and how they become token ids."""
 
 from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
+from sfa_hf.tasks.contamination import Contamination, contamination
 from sfa_hf.tasks.encoding import (
     DataOptions,
     Encoding,
@@ -15,6 +16,7 @@ from sfa_hf.tasks.encoding import (
 from sfa_hf.tasks.task import Row, Task, load_task
 
 __all__ = [
+    "Contamination",
     "DataOptions",
     "DataSource",
     "Encoding",
@@ -25,6 +27,7 @@ __all__ = [
     "Task",
     "TaskConfig",
     "collator",
+    "contamination",
     "encode",
     "load_task",
     "prompt_ids",

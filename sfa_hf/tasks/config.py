@@ -25,14 +25,21 @@ class DataSource(_Strict):
     """Rows of a task: which ones, and how they become prompts and targets.
 
     Attributes:
-        path: a local ``.json`` (one list of objects), ``.jsonl``, ``.csv`` or ``.txt`` (each optionally
-            ``.gz``) or ``.parquet`` file, relative to the data folder; or a dataset folder; or a Hub id; or
-            ``generated:math``, ``generated:law``, ``generated:code``.
+        path: a file of rows, relative to the data folder: ``.json``, ``.jsonl``, ``.ndjson``, ``.csv``,
+            ``.tsv``, ``.txt``, ``.parquet`` or ``.arrow``, all but the last two also packed as ``.gz``,
+            ``.bz2``, ``.xz``, ``.zst`` or ``.zip``; several by a pattern such as ``part-*.csv``; a folder of
+            files; a folder that ``save_to_disk`` wrote; a Hub id; or ``generated:math``, ``generated:law``,
+            ``generated:code``.
         name: the Hub dataset's configuration.
-        split: which split of a Hub dataset, a dataset folder or generated rows ("train" or "test").
+        split: which rows: a split, or a part such as ``train[:90%]``. A file's only split is ``train``;
+            generated rows have ``train`` and ``test``.
         revision: the Hub dataset's commit, branch or tag.
+        columns: names of a CSV file's columns, where its first line is a row and no header.
+        separator: between the cells of a CSV file; null: a comma in ``.csv``, a tab in ``.tsv``.
+        field: key of the list of rows in a JSON object; null: the only list of objects in it.
         where: keep the rows whose column has this value, or one of these values.
         only_if: Jinja expression over the columns, e.g. ``"not unfair"``: keep the rows for which it holds.
+            ``index`` is a row's position from 0, ``loop.index`` from 1.
         max_chars: keep the rows whose prompt and target together have at most this many characters.
         shuffle: take the rows in a random order drawn from ``seed`` (before ``limit``).
         limit: keep the first so many rows.
@@ -41,12 +48,16 @@ class DataSource(_Strict):
         prompt: template for these rows instead of the task's.
         target: likewise.
         choices: likewise.
+        messages: likewise the column of their conversations.
     """
 
     path: UserPath = Field(min_length=1)
     name: str | None = None
     split: str | None = None
     revision: str | None = None
+    columns: list[str] | None = Field(default=None, min_length=1)
+    separator: str | None = Field(default=None, min_length=1, max_length=1)
+    field: str | None = None
     where: dict[str, Scalar | list[Scalar]] = {}
     only_if: str | None = None
     max_chars: int | None = Field(default=None, gt=0)
@@ -57,6 +68,7 @@ class DataSource(_Strict):
     prompt: str | None = None
     target: str | None = None
     choices: list[str] | str | None = None
+    messages: str | None = Field(default=None, min_length=1)
 
     @field_validator("prompt", "target", "choices")
     @classmethod
@@ -93,7 +105,11 @@ class Scoring(_Strict):
             "code": programs that the model writes are run against their tests.
         metric: one of the kind's ``METRICS``; the first of them by default.
         extract: regular expression searched in output and target before they are compared: the last match
-            counts, its first group if it has one. For code, what it finds in the output is the completion.
+            counts, its first group that took part if it has groups; of several expressions the first that
+            finds something counts. For code, what it finds in the output is the completion.
+        compare: how two answers are compared: as "text", up to white space, or as a "number": 51, 51.0 and
+            $51.00 are equal. A target that is no number is an error.
+        units: words or signs that do not count beside a number, e.g. ``["%", "dollars"]``.
         also_extract: further patterns by name, for the output alone; each gives a metric
             ``exact_match_NAME`` beside the primary one.
         ignore: regular expression whose matches do not count when two answers are compared, e.g. ``[,$]``.
@@ -106,7 +122,9 @@ class Scoring(_Strict):
 
     kind: str
     metric: str
-    extract: str | None = None
+    extract: str | list[str] | None = None
+    compare: Literal["text", "number"] = "text"
+    units: list[str] = []
     also_extract: dict[str, str] = {}
     ignore: str | None = None
     normalise: Literal["none", "tokens", "bytes"] = "none"
@@ -131,8 +149,9 @@ class Scoring(_Strict):
 
     @field_validator("extract", "ignore")
     @classmethod
-    def _pattern_compiles(cls, value: str | None) -> str | None:
-        check_pattern(value or "")
+    def _pattern_compiles(cls, value: str | list[str] | None) -> str | list[str] | None:
+        for each in value if isinstance(value, list) else [value or ""]:
+            check_pattern(each)
         return value
 
     @field_validator("also_extract")
@@ -151,6 +170,10 @@ class Scoring(_Strict):
             raise ValueError("metric f1 needs positive, the class it is about; no other metric has one")
         if self.also_extract and not (self.kind == "generate" and self.extract is not None):
             raise ValueError("also_extract stands beside the extract of kind generate")
+        if self.compare == "number" and (self.kind != "generate" or self.metric != "exact_match"):
+            raise ValueError("compare: number is for kind generate and exact_match")
+        if self.units and self.compare != "number":
+            raise ValueError("units stand beside compare: number")
         if (self.kind == "code") != (self.code is not None):
             raise ValueError("kind code needs a code section with its test; no other kind has one")
         return self
@@ -164,6 +187,8 @@ class TaskConfig(_Strict):
         prompt: Jinja template over a row's columns.
         target: likewise; what the model learns to say after the prompt. The two are tokenised apart, so a
             space between them belongs to one of them.
+        messages: column of a conversation, instead of prompt and target: a list of ``{role, content}`` or
+            ``{from, value}``. The tokenizer's chat template writes it; the last answer is the target.
         choices: the answers to choose from: a list of templates, or one expression that yields a row's list,
             e.g. ``"{{ endings }}"``. The target must be one of them.
         train: where the training rows come from; a task that is only scored needs none.
@@ -174,8 +199,9 @@ class TaskConfig(_Strict):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    prompt: str
-    target: str
+    prompt: str | None = None
+    target: str | None = None
+    messages: str | None = Field(default=None, min_length=1)
     choices: list[str] | str | None = None
     train: list[DataSource] = []
     heldout: list[DataSource] = Field(min_length=1)
@@ -188,6 +214,28 @@ class TaskConfig(_Strict):
     def _templates_parse(cls, value: list[str] | str | None, info: Any) -> list[str] | str | None:
         check_template(value, of_list=info.field_name == "choices")
         return value
+
+    @model_validator(mode="after")
+    def _rows_become_text(self) -> TaskConfig:
+        if self.messages is not None and (self.prompt is not None or self.target is not None):
+            raise ValueError("messages stands instead of prompt and target")
+        for source in [*self.train, *self.heldout]:
+            if self.messages_of(source) is None and None in self.templates_of(source):
+                raise ValueError("needs prompt and target, or messages, the column of its conversations")
+        if self.few_shot.count and any(map(self.messages_of, self.heldout)):
+            raise ValueError("few_shot puts examples before a prompt; conversations have none")
+        return self
+
+    def messages_of(self, source: DataSource) -> str | None:
+        """The column of a source's conversations; None where its rows are prompt and target."""
+        if source.messages is not None or source.prompt is not None or source.target is not None:
+            return source.messages
+        return self.messages
+
+    def templates_of(self, source: DataSource) -> tuple[str | None, str | None]:
+        """Prompt and target of a source."""
+        prompt = self.prompt if source.prompt is None else source.prompt
+        return prompt, self.target if source.target is None else source.target
 
     @model_validator(mode="after")
     def _choice_has_choices(self) -> TaskConfig:

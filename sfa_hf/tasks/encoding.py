@@ -7,6 +7,7 @@ put behind it (an EOS token) does not, because the text goes on. A target ends w
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ from typing import Any, Literal
 
 import datasets
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from sfa_hf.config.paths import UserPath
 from sfa_hf.errors import ConfigError
+from sfa_hf.tasks.chat import Chat
+from sfa_hf.tasks.conversations import Message
 from sfa_hf.tasks.task import Row
 
 #: Label of a token that the loss leaves out, as in ``torch.nn.functional.cross_entropy``.
@@ -32,15 +35,24 @@ class Encoding(BaseModel):
 
     Attributes:
         max_length: most tokens of prompt and target together.
-        loss_on: "target", or "all" to learn the prompt too.
-        chat_template: wrap the prompt as a user's turn with the tokenizer's chat template.
+        loss_on: what is learned: "target", of a conversation its last answer, which is also called "last";
+            "assistant" for all answers of a conversation; "all" for prompts and other turns too.
+        chat_template: make a conversation of prompt and target, for the tokenizer's chat template.
+        date: what a chat template prints as today's date, as YYYY-MM-DD; the same in every launch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     max_length: int = Field(default=1024, gt=1)
-    loss_on: Literal["target", "all"] = "target"
+    loss_on: Literal["target", "last", "assistant", "all"] = "target"
     chat_template: bool = False
+    date: str = "2025-01-01"
+
+    @field_validator("date")
+    @classmethod
+    def _date_is_one(cls, value: str) -> str:
+        datetime.date.fromisoformat(value)
+        return value
 
 
 class DataOptions(Encoding):
@@ -92,21 +104,67 @@ def encode(
     """
     columns: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
     cuts: list[int] = []
-    prompts = prompt_ids([row.prompt for row in rows], tokenizer, encoding)
-    targets = target_ids([row.target for row in rows], tokenizer)
-    for prompt, target in zip(prompts, targets, strict=True):
-        room = encoding.max_length - len(target)
+    learned = _learned(rows, tokenizer, encoding)
+    for ids, labels, start in learned:
+        room = encoding.max_length - (len(ids) - start)
         if room < 1:
             continue
-        kept = cut_left(prompt, room, tokenizer.bos_token_id)
-        cuts.append(len(prompt) - len(kept))
-        columns["input_ids"].append(kept + target)
-        columns["labels"].append((kept if encoding.loss_on == "all" else [IGNORED] * len(kept)) + target)
+        cut = max(0, start - room)
+        cuts.append(cut)
+        columns["input_ids"].append(_without(ids, cut, tokenizer.bos_token_id == ids[0]))
+        columns["labels"].append(_without(labels, cut, tokenizer.bos_token_id == ids[0]))
     if not cuts:
         problem = f"is {encoding.max_length}: every one of {len(rows)} targets is too long"
-        raise ConfigError("data.max_length", problem, f"more than {min(map(len, targets), default=1)}")
+        shortest = min((len(ids) - start for ids, _, start in learned), default=1)
+        raise ConfigError("data.max_length", problem, f"more than {shortest}")
     report = EncodingReport(len(rows), sum(cut > 0 for cut in cuts), sum(cuts), len(rows) - len(cuts))
     return datasets.Dataset.from_dict(columns), report
+
+
+def _learned(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, encoding: Encoding
+) -> list[tuple[list[int], list[int], int]]:
+    """Of each row the token ids, their labels, and where its target, or last answer, begins."""
+    everything = encoding.loss_on == "all"
+    plain = [row for row in rows if not as_conversation(row, encoding)]
+    prompts = iter(prompt_ids([row.prompt for row in plain], tokenizer))
+    targets = iter(target_ids([row.target for row in plain], tokenizer))
+    chat = Chat(tokenizer, encoding.date) if len(plain) < len(rows) else None
+    found = []
+    for row in rows:
+        messages = as_conversation(row, encoding)
+        if chat is None or not messages:
+            prompt = next(prompts)
+            ids, start = prompt + next(targets), len(prompt)
+            spans = [(start, len(ids))]
+        else:
+            turns = chat.turns(messages, every=encoding.loss_on == "assistant")
+            ids, spans, start = turns.ids, turns.answers, turns.answers[-1][0]
+        labels = list(ids) if everything else [IGNORED] * len(ids)
+        for first, last in spans:
+            labels[first:last] = ids[first:last]
+        found.append((ids, labels, start))
+    return found
+
+
+def as_conversation(row: Row, encoding: Encoding) -> tuple[Message, ...]:
+    """What a chat template writes of a row; () where the row stands without one.
+
+    No space separates an answer from a prompt there: " Yes" is "Yes".
+    """
+    if row.messages or not encoding.chat_template:
+        return row.messages
+    return ({"role": "user", "content": row.prompt}, {"role": "assistant", "content": spoken(row.target)})
+
+
+def spoken(answer: str) -> str:
+    """An answer without the one space that separates it from a prompt."""
+    return answer[1:] if answer.startswith(" ") and not answer.startswith("  ") else answer
+
+
+def _without(values: list[int], cut: int, keep_first: bool) -> list[int]:
+    """Without ``cut`` of the first values; the very first may stay, and the next goes."""
+    return values[:1] + values[cut + 1 :] if keep_first and cut else values[cut:]
 
 
 def rows_hash(rows: datasets.Dataset) -> str:
@@ -121,20 +179,51 @@ def rows_hash(rows: datasets.Dataset) -> str:
     return digest.hexdigest()
 
 
-def prompt_ids(
-    prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, encoding: Encoding
-) -> list[list[int]]:
-    """Token ids of prompts, whole: BOS as the tokenizer adds it, no EOS.
+def asked_ids(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> list[list[int]]:
+    """Token ids of what a model is given of each row.
 
     Raises:
-        ConfigError: ``encoding.chat_template`` and the tokenizer has none.
+        ConfigError: a row is a conversation, and the tokenizer has no chat template or the template fails.
     """
+    talks = [as_conversation(row, encoding) for row in rows]
+    plain = iter(
+        prompt_ids([row.prompt for row, talk in zip(rows, talks, strict=True) if not talk], tokenizer)
+    )
+    chat = Chat(tokenizer, encoding.date) if any(talks) else None
+    return [chat.asked(talk[:-1]) if chat and talk else next(plain) for talk in talks]
+
+
+def continued_ids(
+    rows: Sequence[Row],
+    targets: Sequence[Sequence[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    encoding: Encoding,
+) -> list[list[tuple[list[int], list[int]]]]:
+    """Token ids of what is given of each row and of each of its targets, without what ends a target."""
+    talks = [as_conversation(row, encoding) for row in rows]
+    chat = Chat(tokenizer, encoding.date) if any(talks) else None
+    plain = [row.prompt for row, talk in zip(rows, talks, strict=True) if not talk]
+    prompts = iter(prompt_ids(plain, tokenizer))
+    found = []
+    for talk, texts in zip(talks, targets, strict=True):
+        if chat and talk:
+            found.append(chat.answered(talk[:-1], list(map(spoken, texts))))
+        else:
+            prompt = next(prompts)
+            found.append([(prompt, target) for target in target_ids(texts, tokenizer, eos=False)])
+    return found
+
+
+def end_ids(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> list[int]:
+    """The tokens that end an answer of these rows beside the EOS token: the template's own end of turn."""
+    talks = any(as_conversation(row, encoding) for row in rows)
+    return Chat(tokenizer, encoding.date).ends if talks else []
+
+
+def prompt_ids(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of prompts, whole: BOS as the tokenizer adds it, no EOS."""
     if not prompts:
         return []
-    if encoding.chat_template:
-        # the template's text holds its own special tokens, BOS included
-        texts = [render_chat(prompt, tokenizer) for prompt in prompts]
-        return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     behind = _tokens_behind(tokenizer)
     whole = tokenizer(list(prompts), verbose=False)["input_ids"]
     return [ids[: len(ids) - behind] for ids in whole]
@@ -150,15 +239,6 @@ def target_ids(
     return [
         ids + end for ids in tokenizer(list(targets), add_special_tokens=False, verbose=False)["input_ids"]
     ]
-
-
-def render_chat(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The prompt as a user's turn, up to where the assistant's answer begins."""
-    if not tokenizer.chat_template:
-        name = tokenizer.name_or_path or type(tokenizer).__name__
-        raise ConfigError("data.chat_template", f"is true and the tokenizer of {name} has none", "false")
-    turn = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
 
 def cut_left(ids: list[int], room: int, bos: int | None) -> list[int]:

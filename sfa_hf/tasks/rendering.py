@@ -7,6 +7,7 @@ Run as a program, this file answers requests on its standard input (see
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 import resource
@@ -15,13 +16,29 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError
+from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Kind = Literal["text", "list", "condition"]
 
-ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """A key before a method: ``row.items`` is the column of that name where there is one."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+def _as_text(value: Any) -> Any:
+    if callable(value) and not isinstance(value, Undefined):
+        raise TemplateError("yields a function, not text")  # row.keys, where no column is named keys
+    return value
+
+
+ENVIRONMENT = _Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_as_text)
+_UNDEFINED = re.compile(r"(?:'[^']* object' has no attribute )?'([^']*)'(?: is undefined)?")
 EXPRESSION = re.compile(r"\s*\{\{(.*)\}\}\s*", re.DOTALL)
 
 MOST_BYTES = 400 * 2**20
@@ -43,6 +60,16 @@ class _NullUsedError(UndefinedError):
     pass
 
 
+class _Null(StrictUndefined):
+    """A null, in a column or anywhere inside its value: text is made of it by ``default`` alone."""
+
+    __slots__ = ()
+    __repr__ = StrictUndefined._fail_with_undefined_error  # in the text of a list that holds it
+
+
+ENVIRONMENT.tests["none"] = lambda value: value is None or isinstance(value, _Null)
+
+
 def compiled(kind: Kind, source: str) -> Callable[[Mapping[str, Any]], Any]:
     """What fills in a row: to text, a tuple of texts, or True or False.
 
@@ -61,9 +88,7 @@ def compiled(kind: Kind, source: str) -> Callable[[Mapping[str, Any]], Any]:
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"yields {value!r:.60}, not a list")  # noqa: TRY004 - about a value, not an argument
-    if any(item is None for item in value):
-        raise ValueError("yields a list with a null in it")
-    return tuple(str(item) for item in value)
+    return tuple(_evaluate(str, item) for item in value)
 
 
 def _defined(value: Any) -> Any:
@@ -74,21 +99,29 @@ def _defined(value: Any) -> Any:
 
 def _evaluate(fn: Callable[[Any], Any], given: Any) -> Any:
     if isinstance(given, Mapping):
-        given = {name: _null(name) if value is None else value for name, value in given.items()}
+        columns = {name: _with_nulls(value, name) for name, value in given.items()}
+        given = {"row": columns, **columns}
     try:
         return fn(given)
     except _NullUsedError as err:
         raise NullColumnError(str(err)) from None
     except UndefinedError as err:
-        raise MissingColumnError(str(err.message).removesuffix(" is undefined").strip("'")) from None
+        raise MissingColumnError(_UNDEFINED.sub(r"\1", str(err.message))) from None
     except RecursionError:
         raise ValueError("is nested or calls itself too deep") from None
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as err:
         raise ValueError(f"fails with {type(err).__name__}: {err}") from None
 
 
-def _null(name: str) -> StrictUndefined:
-    return StrictUndefined(hint=name, name=name, exc=_NullUsedError)
+def _with_nulls(value: Any, name: str) -> Any:
+    """The value with every null inside it as one that says where it stood; not a number is such a null."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return _Null(hint=name, name=name, exc=_NullUsedError)
+    if isinstance(value, dict):
+        return {key: _with_nulls(each, f"{name}.{key}") for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(each, f"{name}[{place}]") for place, each in enumerate(value)]
+    return value
 
 
 def _serve() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,8 +18,10 @@ from pydantic import ValidationError
 from sfa_hf.config.pydantic_errors import as_config_error
 from sfa_hf.config.shipped import find_config
 from sfa_hf.config.yaml_files import read_yaml
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, under
 from sfa_hf.tasks.config import DataSource, Scoring, TaskConfig
+from sfa_hf.tasks.conversations import Message, answer_of, as_text, conversation
+from sfa_hf.tasks.selection import PlacedRow
 from sfa_hf.tasks.sources import read_source
 from sfa_hf.tasks.templates import ListTemplate, MissingColumnError, NullColumnError, Template
 
@@ -32,6 +35,7 @@ class Row:
         target: what it should continue with.
         choices: the answers to choose from; empty for a training row and for tasks without choices.
         index: position in the task's list of held-out (or training) rows.
+        messages: a conversation that ends with the target; () for a prompt and its target.
         columns: of a held-out row whose answer is a program: what its program and its test are made of.
     """
 
@@ -39,7 +43,13 @@ class Row:
     target: str
     choices: tuple[str, ...] = ()
     index: int = 0
+    messages: tuple[Message, ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def content(self) -> str:
+        """Prompt and target, in one form for what reads the same."""
+        return " ".join(unicodedata.normalize("NFKC", f"{self.prompt} {self.target}").casefold().split())
 
 
 class Task:
@@ -114,11 +124,19 @@ class Task:
             drawing = drawing.model_copy(update={"count": count})
         if drawing.count == 0:
             return rows
-        examples = [row.prompt + row.target for row in self.train_rows()]
+        if any(row.messages for row in rows):
+            problem = f"is {drawing.count}, and rows of {self.name} are conversations, which take no examples"
+            raise ConfigError("evaluation.few_shot", problem, "0")
+        trained = self.train_rows()
+        examples, contents = [row.prompt + row.target for row in trained], [row.content for row in trained]
         if len(examples) < drawing.count:
             problem = f"is {drawing.count}, and the task has {len(examples)} training rows"
             raise ConfigError(f"{self.name}.few_shot.count", problem, "as many examples as rows, or fewer")
-        return [replace(row, prompt=drawing.prefix(examples, row.index) + row.prompt) for row in rows]
+        with under(self.name):
+            return [
+                replace(row, prompt=drawing.prefix(examples, contents, row.index, row.content) + row.prompt)
+                for row in rows
+            ]
 
     @cached_property
     def _train(self) -> list[list[Row]]:
@@ -131,7 +149,7 @@ class Task:
     def _rows(self, part: str, position: int, source: DataSource) -> list[Row]:
         key = f"{self.name}.{part}.{position}"
         render = _Renderer(self.config, source, key, heldout=part == "heldout")
-        rendered = (render(number, row) for number, row in read_source(source, self._data_dir, key))
+        rendered = map(render, read_source(source, self._data_dir, key))
         short = (row for row in rendered if _length(row) <= (source.max_chars or _length(row)))
         rows = list(islice(short, source.limit))
         if not rows:
@@ -145,51 +163,71 @@ class _Renderer:
     """Turns a source's columns into a :class:`Row`; says which row and column fails."""
 
     def __init__(self, config: TaskConfig, source: DataSource, key: str, *, heldout: bool) -> None:
-        self._key, self._path = key, source.path
-        self._prompt = Template(config.prompt if source.prompt is None else source.prompt)
-        self._target = Template(config.target if source.target is None else source.target)
+        self._key = key
+        self._messages = config.messages_of(source)
+        prompt, target = config.templates_of(source)
+        self._prompt, self._target = Template(prompt or ""), Template(target or "")
         choices = config.choices if source.choices is None else source.choices
         self._choices = ListTemplate(choices) if heldout and choices is not None else None
         code = config.scoring.code if heldout else None
         self._code = {"program": Template(code.program), "test": Template(code.test)} if code else {}
 
-    def __call__(self, number: int, columns: Mapping[str, Any]) -> Row:
-        prompt = self._render("prompt", self._prompt, number, columns)
-        target = self._render("target", self._target, number, columns)
+    def __call__(self, row: PlacedRow) -> Row:
+        if self._messages is None:
+            prompt, target = (
+                self._render(field, template, row)
+                for field, template in (("prompt", self._prompt), ("target", self._target))
+            )
+            return self._scored(Row(prompt, target), row)
+        messages = self._conversation(self._messages, row)
+        return self._scored(Row(as_text(messages[:-1]), answer_of(messages[-1]), messages=messages), row)
+
+    def _conversation(self, column: str, row: PlacedRow) -> tuple[Message, ...]:
+        key = f"{self._key}.messages"
+        if column not in row.columns:
+            right = f"its columns: {', '.join(row.columns)}"
+            raise ConfigError(key, f"{row.place} has no column '{column}'", right)
+        try:
+            return conversation(row.columns[column])
+        except ValueError as err:
+            right = "a list of {role, content} or {from, value} with an answer of the assistant"
+            raise ConfigError(key, f"{row.place}: '{column}' {err}", right) from None
+
+    def _scored(self, rendered: Row, row: PlacedRow) -> Row:
+        """With what scoring needs of a held-out row."""
+        target = rendered.target
         if self._code:
-            columns = {**columns, "completion": target}
+            columns = {**row.columns, "completion": target}
             for name, template in self._code.items():  # seen to render before anything is trained
-                self._render(name, template, number, columns)
-            return Row(prompt, target, columns=columns)
+                self._render(name, template, replace(row, columns=columns))
+            return replace(rendered, columns=columns)
         if self._choices is None:
-            return Row(prompt, target)
-        choices = self._render("choices", self._choices, number, columns)
+            return rendered
+        choices = self._render("choices", self._choices, row)
         if target not in choices:
             right = f"one of its choices: {', '.join(map(repr, choices))}"
-            raise ConfigError(
-                f"{self._key}.target", f"{self._path} row {number} has target {target!r:.60}", right
-            )
-        return Row(prompt, target, choices)
+            raise ConfigError(f"{self._key}.target", f"{row.place} has target {target!r:.60}", right)
+        return replace(rendered, choices=choices)
 
-    def _render(self, field: str, template: Any, number: int, columns: Mapping[str, Any]) -> Any:
-        key, where = f"{self._key}.{field}", f"{self._path} row {number}"
+    def _render(self, field: str, template: Any, row: PlacedRow) -> Any:
+        key = f"{self._key}.{field}"
         try:
-            return template.render(columns)
+            return template.render(row.columns)
         except MissingColumnError as err:
-            raise ConfigError(
-                key, f"{where} has no column '{err}'", f"its columns: {', '.join(columns)}"
-            ) from None
+            right = f"its columns: {', '.join(row.columns)}"
+            raise ConfigError(key, f"{row.place} has no column '{err}'", right) from None
         except NullColumnError as err:
             right = "a value in every row, or a template that allows for null, e.g. {{ x | default('') }}"
-            raise ConfigError(key, f"{where} has null in column '{err}'", right) from None
+            raise ConfigError(key, f"{row.place} has null in column '{err}'", right) from None
         except ValueError as err:
-            raise ConfigError(key, f"{where}: the template {err}", "a template that fits every row") from None
+            right = "a template that fits every row"
+            raise ConfigError(key, f"{row.place}: the template {err}", right) from None
 
 
 def _digest(rows: Sequence[Row]) -> str:
     digest = hashlib.sha256()
     for row in rows:
-        values = [row.prompt, row.target, row.choices, row.columns]
+        values = [row.prompt, row.target, row.choices, row.columns, row.messages]
         digest.update(json.dumps(values, sort_keys=True, default=repr).encode() + b"\n")
     return digest.hexdigest()
 

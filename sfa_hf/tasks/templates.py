@@ -97,6 +97,11 @@ class Condition:
         return bool(self._expression(row))
 
 
+def literals(source: str) -> list[str]:
+    """The text that a template has outside its braces, the same in every row."""
+    return [node.data for node in _tree("text", source).find_all(nodes.TemplateData)]
+
+
 def _expression(kind: Kind, source: str) -> _Render:
     try:
         return _renderer(kind, source)

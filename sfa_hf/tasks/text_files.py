@@ -1,10 +1,10 @@
-"""Plain text as rows: whole lines packed into blocks that a model can read at once."""
+"""Text of files: lines with a bound, blocks that a model can read at once, characters that are none."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
-from typing import IO
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
 
 #: Characters of a block. English runs at three to five a token: a block fits into 512 positions.
 BLOCK = 1000
@@ -56,3 +56,26 @@ def _pieces(lines: Iterable[str], size: int) -> Iterator[str]:
     for line in lines:
         text = line.strip()
         yield from textwrap.wrap(text, size) if len(text) > size else filter(None, [text])
+
+
+def bad_character(value: Any) -> str | None:
+    """What in a value, or inside it, a file or a tokenizer could not take as text; None: nothing."""
+    if isinstance(value, str):
+        return _bad_in_text(value)
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(bad_character, value)), None)
+    return None
+
+
+def _bad_in_text(text: str) -> str | None:
+    if "\0" in text:
+        return "a NUL character"
+    if text.isascii():
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:  # JSON writes each half of a character beyond 16 bits by itself
+        return f"half a character, {err.object[err.start]!a}"
+    return None

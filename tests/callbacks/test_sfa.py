@@ -236,15 +236,15 @@ def test_bfloat16_merges_are_the_same_on_every_run(tmp_path: Path) -> None:
     assert all(weights(first)[name].equal(weight) for name, weight in weights(second).items())
 
 
-def test_lora_merges_its_factors_alone_and_says_so(tmp_path: Path, caplog) -> None:
+def test_lora_factors_merges_the_factors_alone_and_says_so(tmp_path: Path, caplog) -> None:
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     model = peft.get_peft_model(tiny_model(), config)
-    _, before, after = watched(tmp_path, SFACallback(0.5, 1.0), model=model)
+    _, before, after = watched(tmp_path, SFACallback(0.5, 1.0, lora="factors"), model=model)
     assert all("lora_" in name for name in after.at[8])
     for name, theta_o in before.at[0].items():
         assert worst_ulp(before.at[8][name], theta_o, after.at[8][name], 0.5) <= 1
-    assert any("LoRA" in record.message for record in caplog.records)
+    assert any("average of A and of B" in record.message for record in caplog.records)
 
 
 def test_two_trainings_with_one_callback_take_two_anchors(tmp_path: Path) -> None:

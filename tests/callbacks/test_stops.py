@@ -144,6 +144,14 @@ def test_a_smaller_batch_size_found_on_the_way_keeps_what_train_was_called_with(
     assert equal(weights(trainer.model), start)
 
 
+def test_a_smaller_batch_size_found_on_the_way_keeps_the_moving_average(tmp_path: Path) -> None:
+    """It begins with the weights that train() was called with, and is deployed and logged once."""
+    callbacks = [EMACallback(1.0), OutOfMemoryAt(3)]
+    trainer = train(tmp_path, callbacks, auto_find_batch_size=True, max_steps=4)
+    assert equal(weights(trainer.model), weights(tiny_model()))
+    assert len([row for row in trainer.state.log_history if "ema/distance" in row]) == 1
+
+
 def test_a_smaller_batch_size_found_on_the_way_is_penalised_once(tmp_path: Path) -> None:
     drifts = []
 

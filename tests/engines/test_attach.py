@@ -25,17 +25,23 @@ def test_a_model_in_one_process_has_the_plain_engine() -> None:
     assert engines.attach(model, torch.optim.AdamW(model.parameters())).name == "plain"
 
 
+def test_trained_quantised_weights() -> None:
+    class Quantised(nn.Parameter):
+        """As the quantising libraries mark theirs."""
+
+    Quantised.__module__ = "torchao.dtypes"
+    model = nn.Linear(4, 4)
+    model.weight.__class__ = Quantised
+    refused(model, "a model that trains quantised weights")
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.float8_e4m3fn])
-def test_quantised_weights(dtype: torch.dtype) -> None:
+def test_a_frozen_quantised_base_is_not_touched(dtype: torch.dtype) -> None:
     model = nn.Linear(4, 4)
     model.weight = nn.Parameter(model.weight.data.to(dtype), requires_grad=False)
-    refused(model, "quantised weights")
-
-
-def test_a_model_loaded_quantised() -> None:
-    model = tiny_model()
     model.hf_quantizer = object()
-    refused(model, "quantised weights")
+    engine = engines.attach(model, torch.optim.AdamW([model.bias]))
+    assert [shard.name for shard in engine.shards()] == ["bias"]
 
 
 def test_weights_on_the_meta_device() -> None:

@@ -186,6 +186,7 @@ def test_choices_are_compared_by_what_the_task_divides_by() -> None:
             "accuracy_undivided": 0.0,
             "accuracy_per_token": 1.0,
             "accuracy_per_byte": 0.0,
+            "mass": pytest.approx(2 * math.exp(-3) + math.exp(-2)),
         }
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainerCallback
 
-from sfa_hf import L2Callback, SFACallback
+from sfa_hf import EMACallback, L2Callback, SFACallback
 from sfa_hf.errors import ConfigError
 from tests.tiny_training import arguments, tiny_model, train, weights
 
 
-@pytest.mark.parametrize("callback", [SFACallback, L2Callback])
+@pytest.mark.parametrize("callback", [SFACallback, L2Callback, EMACallback])
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_a_weight_that_is_not_finite_is_refused_before_a_step(
     tmp_path: Path, callback: type, value: float
@@ -55,7 +55,7 @@ class Unfreeze(TrainerCallback):
             model.lm_head.weight.requires_grad_(True)
 
 
-@pytest.mark.parametrize("callback", [SFACallback, L2Callback])
+@pytest.mark.parametrize("callback", [SFACallback, L2Callback, EMACallback])
 def test_a_layer_that_is_unfrozen_on_the_way_is_refused_at_that_step(tmp_path: Path, callback: type) -> None:
     model = tiny_model()
     model.lm_head.weight.requires_grad_(False)

@@ -52,6 +52,15 @@ def test_a_changed_checkpoint_is_refused_by_file(tmp_path: Path, callback, caplo
     assert "checkpoint-3 has no manifest.json" in caplog.text
 
 
+def test_a_file_that_the_trainer_could_not_read_is_named(tmp_path: Path) -> None:
+    train(tmp_path, [EMACallback(0.9)], **SAVES)
+    file = tmp_path / "checkpoint-3" / "model.safetensors"
+    file.write_bytes(b"\xff" + file.read_bytes()[1:])
+    for told in (str(file.parent), file.parent):
+        with pytest.raises(ConfigError, match=r"resume_from_checkpoint: .*model\.safetensors has another"):
+            train(tmp_path, [EMACallback(0.9)], resume_from_checkpoint=told, **SAVES)
+
+
 class _StopsOnSave(TrainerCallback):
     """Stops the training when its checkpoint is saved, which then is saved again."""
 

@@ -38,8 +38,9 @@ def _results(method: dict[str, Any], scores: list[list[float]], **changes: Any) 
 def runs(tmp_path: Path) -> list[Path]:
     scores = [[0.0, -3.0], [0.912, -2.5], [0.1, -1.0]]
     summary = {"average_accuracy": 0.5, "backward_transfer": -0.8, "forgetting": 0.8}
+    shared = [{"task": "law", "trained_on": "math", "rows": 50, "exact": 3, "ngram": 4}]
     contents = {
-        "plain": _results({"name": "sequential"}, scores, summary=summary, merges=[]),
+        "plain": _results({"name": "sequential"}, scores, summary=summary, merges=[], contamination=shared),
         "sfa": _results({"name": "sfa", "beta": 0.5, "p": 0.25}, scores[:2]),
     }
     for name, content in contents.items():
@@ -86,6 +87,7 @@ def test_the_page_is_whole_and_needs_nothing_else(which: list[int], runs: list[P
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "some/model &amp; co" in text
     assert "91.2 ±1.0" in text
+    assert ("<td>50</td><td>3 (6.0 %)</td><td>4 (8.0 %)</td>" in text) == (which[0] == 0)
     assert (tmp_path / "out" / "plots" / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -145,7 +145,7 @@ def test_a_folder_with_some_config_stays_whole(tmp_path: Path, text: str) -> Non
 def test_a_state_of_an_older_version_is_refused_in_a_line(folder: RunFolder) -> None:
     older = {key: value for key, value in asdict(RunState()).items() if key not in ("rows", "records")}
     write_checked(folder.path / "state.json", {"schema": 1, **older})
-    with pytest.raises(ConfigError, match=r"state\.json: .*schema is 1, here it is 2 .*overwrite=true"):
+    with pytest.raises(ConfigError, match=r"state\.json: .*schema is 1, here it is 3 .*overwrite=true"):
         folder.read()
 
 

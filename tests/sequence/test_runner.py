@@ -77,6 +77,8 @@ def test_results_hold_what_the_contract_says(whole: Path) -> None:
         before, after = (found["scores"][each[stage]][column] for stage in ("from", "to"))
         assert (each["gained"] - each["lost"]) / 12 == pytest.approx(after - before)
     assert [each["chance"] for each in found["transitions"]] == pytest.approx([0] * 3 + [0.1] * 3)
+    counted = {(each["task"], each["trained_on"]): each["exact"] for each in found["contamination"]}
+    assert counted == {(a, b): 12 if a == b else 0 for a in TASKS for b in TASKS}  # held out of one file
     assert "lm_eval" not in found
     assert (found["engine"], found["world_size"]) == ("plain", 1)
     assert found["cost"]["train_seconds"] >= found["cost"]["merge_seconds"] > 0

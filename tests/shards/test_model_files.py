@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_training import Odd, tiny_model, train, weights
 from torch import nn
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import BertConfig, BertForMaskedLM, BertModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from sfa_hf import SFACallback
 from sfa_hf.engines import Shard
@@ -63,6 +64,34 @@ def test_a_folder_of_the_base_model_alone_lacks_the_head(tmp_path: Path) -> None
     model = tiny_model()
     train(tmp_path, [callback], model=model, max_steps=2)
     assert weights(model)["model.embed_tokens.weight"].equal(tiny_model(seed=5).model.embed_tokens.weight)
+
+
+class Sentences(nn.Module):
+    """A transformers model inside another, as sentence-transformers has it."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.transformer = nn.Sequential(nn.Identity(), BertModel(BERT, add_pooling_layer=False))
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": self.transformer[1](input_ids).last_hidden_state.square().mean()}
+
+
+BERT = BertConfig(
+    vocab_size=61, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+)
+
+
+def test_a_model_inside_another_and_a_head_that_is_left_over(tmp_path: Path, caplog) -> None:
+    logging.getLogger("sfa_hf").propagate = True
+    other = BertForMaskedLM(BERT)
+    other.save_pretrained(tmp_path / "anchor")
+    merged = trained_to(tmp_path / "anchor", tmp_path, Sentences(seed=4))
+    own = weights(other.bert)
+    assert own
+    assert all(merged[f"transformer.1.{name}"].equal(weight) for name, weight in own.items())
+    assert any("are left over: cls.predictions" in record.message for record in caplog.records)
 
 
 def test_names_that_transformers_changes_on_loading(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_cut_prompt_keeps_its_end_and_is_counted(
     family: str, prompt: str, target: str, longest: int
 ) -> None:
     tok, encoding = tokenizer(family), Encoding(max_length=longest)
-    [whole], [end] = prompt_ids([prompt], tok, encoding), target_ids([target], tok)
+    [whole], [end] = prompt_ids([prompt], tok), target_ids([target], tok)
     if len(end) >= longest:
         return
     dataset, report = encode([Row(prompt, target)], tok, encoding)
@@ -73,7 +73,7 @@ def test_a_cut_prompt_keeps_its_end_and_is_counted(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bos_stands_before_the_prompt_as_the_tokenizer_adds_it(family: str) -> None:
     tok = tokenizer(family)
-    [ids] = prompt_ids(["a plan"], tok, Encoding())
+    [ids] = prompt_ids(["a plan"], tok)
     assert (ids[0] == tok.bos_token_id) == (family == "llama")
     assert tok.decode(ids, skip_special_tokens=True) == "a plan"
     assert target_ids(["x"], tok, eos=False)[0] + [tok.eos_token_id] == target_ids(["x"], tok)[0]
@@ -84,7 +84,7 @@ def test_an_eos_that_the_tokenizer_adds_does_not_end_the_prompt() -> None:
     ends = [("<s>", tok.bos_token_id), ("</s>", tok.eos_token_id)]
     tok.backend_tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=ends)
     assert tok("a")["input_ids"][-1] == tok.eos_token_id
-    [ids] = prompt_ids(["a"], tok, Encoding())
+    [ids] = prompt_ids(["a"], tok)
     assert ids == tok("a")["input_ids"][:-1]
 
 
@@ -93,7 +93,7 @@ def test_a_chat_template_wraps_the_prompt_once() -> None:
     text = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
     dataset, _ = encode([Row("hello", "hi")], tok, encoding)
     ids = dataset["input_ids"][0]
-    assert tok.decode(ids) == text + "hi<|endoftext|>"
+    assert tok.decode(ids) == text + "hi<|im_end|>\n"
     assert ids.count(tok.convert_tokens_to_ids("<|im_start|>")) == 2
 
 

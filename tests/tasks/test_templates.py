@@ -71,7 +71,7 @@ def test_a_list_is_one_template_an_item_or_one_expression() -> None:
     assert ListTemplate("{{ choices + [k] }}").render(row) == ("a", "2", "z")
 
 
-@pytest.mark.parametrize("value", ["text", 3, ["a", None], {"a": 1}])
+@pytest.mark.parametrize("value", ["text", 3, {"a": 1}])
 def test_an_expression_that_is_no_list_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="yields"):
         ListTemplate("{{ x }}").render({"x": value})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +14,13 @@ from sfa_hf.evaluation.scoring.likelihoods import totals
 from sfa_hf.tasks.config import Scoring
 from sfa_hf.tasks.task import Row
 
+logger = logging.getLogger(__name__)
+
 METRICS = ("accuracy", "f1")
+
+_LITTLE_MASS = 0.01
+_SHORT = 3
+"""Tokens; any one longer choice has little probability."""
 
 # by what a choice's log-likelihood is divided -> the metric's name
 ACCURACIES = {"none": "accuracy_undivided", "tokens": "accuracy_per_token", "bytes": "accuracy_per_byte"}
@@ -24,6 +32,11 @@ class Choices:
 
     log_likelihoods: list[float]
     tokens: list[int]
+
+    @property
+    def mass(self) -> float:
+        """The probability of all choices together; at most 1 where none is the beginning of another."""
+        return sum(map(math.exp, self.log_likelihoods))
 
     def best(self, texts: Sequence[str], normalise: str) -> int:
         """Position of the choice with the highest log-likelihood, divided as asked; first of equals."""
@@ -54,11 +67,12 @@ def ask(job: Job) -> Asked[Choices]:
     return Asked(answers, cut)
 
 
-def judge(task: str, rows: Sequence[Row], answers: Sequence[Choices], scoring: Scoring) -> Judged:  # noqa: ARG001
+def judge(task: str, rows: Sequence[Row], answers: Sequence[Choices], scoring: Scoring) -> Judged:
     """Accuracy, or F1 of the positive class, of the likeliest choice.
 
     Metrics: accuracy, of the likeliest choice under the task's own normalisation; accuracy_undivided,
-    accuracy_per_token and accuracy_per_byte, under each of the three; for F1 tasks f1, precision and recall.
+    accuracy_per_token and accuracy_per_byte, under each of the three; mass, the probability of all choices
+    together, the mean over rows; for F1 tasks f1, precision and recall.
     """
     right = [row.choices.index(row.target) for row in rows]
     chosen = {
@@ -69,6 +83,8 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[Choices], scoring: S
     picks, own = chosen[scoring.normalise], scores[scoring.normalise]
     metrics = {"accuracy": own["accuracy"]}
     metrics |= {name: scores[way]["accuracy"] for way, name in ACCURACIES.items()}
+    metrics["mass"] = sum(answer.mass for answer in answers) / len(answers)
+    _warn_of_little_mass(task, metrics["mass"], answers)
     stderr = own["stderr"]
     outputs = [row.choices[pick] for row, pick in zip(rows, picks, strict=True)]
     if scoring.metric == "f1":
@@ -90,3 +106,13 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[Choices], scoring: S
         for row, output, answer in zip(rows, outputs, answers, strict=True)
     ]
     return Judged(metrics[scoring.metric], stderr, metrics, records)
+
+
+def _warn_of_little_mass(task: str, mass: float, answers: Sequence[Choices]) -> None:
+    if mass < _LITTLE_MASS and max(max(answer.tokens) for answer in answers) <= _SHORT:
+        logger.warning(
+            "%s: the choices hold %.2g of the probability: the model would say something else, and the score "
+            "is noise (data.chat_template=true for an instruct model, or choices that the model would use)",
+            task,
+            mass,
+        )

@@ -6,9 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sfa_hf.errors import under
 from sfa_hf.evaluation.answers import extract
+from sfa_hf.evaluation.fences import unfenced
 from sfa_hf.evaluation.generation import Choose, greedy_answers
 from sfa_hf.evaluation.metrics.loading import compute
 from sfa_hf.evaluation.options import EvaluationOptions
@@ -19,6 +21,7 @@ from sfa_hf.evaluation.scoring.base import Asked, Job, Judged
 from sfa_hf.evaluation.sharing import progress_bar, run_shared
 from sfa_hf.tasks.code import CodeScoring
 from sfa_hf.tasks.config import Scoring
+from sfa_hf.tasks.encoding import as_conversation
 from sfa_hf.tasks.task import Row
 from sfa_hf.tasks.templates import Template
 
@@ -102,11 +105,13 @@ def _completions(job: Job) -> tuple[list[str], int]:
     """Sample s of row r at place r * samples + s."""
     code, limit = _code(job.scoring), job.scoring.max_new_tokens
     prompts, cut = generation_prompts(job.task, job.rows, job.live, job.encoding, limit)
+    # an instruct model writes whole functions in a fence: what ends a body, such as "\ndef", is within them
+    stop = () if any(as_conversation(row, job.encoding) for row in job.rows) else job.scoring.stop
     repeated = [prompt for prompt in prompts for _ in range(code.samples)]
 
     def step(batch: Sequence[int]) -> list[str]:
         chosen = [repeated[i] for i in batch]
-        return greedy_answers(job.live, chosen, limit, job.scoring.stop, _choice(job, batch))
+        return greedy_answers(job.live, chosen, limit, stop, _choice(job, batch))
 
     return job.run([len(prompt) for prompt in repeated], step), cut
 
@@ -132,8 +137,13 @@ def programs_of(rows: Sequence[Row], completions: Sequence[str], scoring: Scorin
         # where the task's pattern finds no program in the answer, there is none
         with under("scoring.extract"):
             text = extract(completion, scoring.extract) or ""
-        found.append(Program(source.render({**rows[row].columns, "completion": text}), tests[row]))
+        program = partial(_program, source, rows[row])
+        found.append(Program(program(text) if scoring.extract else unfenced(text, program), tests[row]))
     return found
+
+
+def _program(source: Template, row: Row, completion: str) -> str:
+    return source.render({**row.columns, "completion": completion})
 
 
 def limits_of(code: CodeScoring) -> Limits:

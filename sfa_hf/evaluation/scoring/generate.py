@@ -10,6 +10,7 @@ from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation.answers import extract, normalised
 from sfa_hf.evaluation.generation import greedy_answers
 from sfa_hf.evaluation.metrics.loading import compute
+from sfa_hf.evaluation.numbers import number
 from sfa_hf.evaluation.prompts import generation_prompts
 from sfa_hf.evaluation.scoring.base import Asked, Job, Judged
 from sfa_hf.tasks.config import Scoring
@@ -81,7 +82,11 @@ def _compared(answers: Found, scoring: Scoring) -> list[str]:
     empty.
     """
     pattern = compiled(scoring.ignore) if scoring.ignore else None
-    return [pattern.removed_from(each or "") if pattern else each or "" for each in answers]
+    texts = [pattern.removed_from(each or "") if pattern else each or "" for each in answers]
+    if scoring.compare == "text":
+        return texts
+    values = [number(text, scoring.units) for text in texts]
+    return [text if value is None else str(value) for text, value in zip(texts, values, strict=True)]
 
 
 def _records(
@@ -105,10 +110,19 @@ def _records(
 
 
 def _expected(task: str, rows: Sequence[Row], scoring: Scoring) -> list[str]:
-    return [_right(task, row, scoring.extract) for row in rows]
+    expected = [_right(task, row, scoring.extract) for row in rows]
+    with under(f"{task}.scoring.ignore"):
+        compared = _compared(expected, scoring)
+    for row, text in zip(rows, compared, strict=True):
+        if scoring.compare == "number" and number(text, scoring.units) is None:
+            problem = f"is number, and held-out row {row.index} has the answer {text!r:.60}"
+            raise ConfigError(
+                f"{task}.scoring.compare", problem, "text, or extract and units that leave a number"
+            )
+    return expected
 
 
-def _right(task: str, row: Row, pattern: str | None) -> str:
+def _right(task: str, row: Row, pattern: str | Sequence[str] | None) -> str:
     with under(f"{task}.scoring.extract"):
         found = extract(row.target, pattern)
     if found is None or (pattern is not None and not normalised(found)):

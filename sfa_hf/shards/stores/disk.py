@@ -42,6 +42,6 @@ class DiskStore(FlatStore):
 
     def release(self) -> None:
         """Delete the file, and the folder with the last of them; pages still mapped live on."""
-        self.place.file.unlink(missing_ok=True)
-        with suppress(OSError):  # other files are still there, or it has gone
+        with suppress(OSError):  # it could not be made, other files are still there, or it has gone
+            self.place.file.unlink(missing_ok=True)
             self.place.file.parent.rmdir()
