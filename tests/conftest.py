@@ -52,6 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: 1 if _needs_ops(item) else 0 if _file(item) in first else 2)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep each file whole, and all that start processes on one worker: one distributed job at a time."""
     from xdist.scheduler import LoadScopeScheduling
