@@ -15,10 +15,11 @@ from sfa_hf.engines.sharded import is_sharded, own_part
 from sfa_hf.errors import Diverged
 from sfa_hf.hf_trainer.caller import caller
 
-SKIPPED_IN_A_ROW = 50
-"""A loss scaler that halves its 2^16 so often is far below fp16's smallest number, 2^-24."""
-SKIPPED_AT_THE_END = 3
-"""A loss scaler that has found its scale skips one step when it tries a larger one, DeepSpeed's two."""
+SKIPPED_IN_A_ROW = {True: 50, False: 3}
+"""With a loss scale, and without. A scaler that halves its 2^16 so often is far below fp16's smallest number,
+2^-24. Without one it is the weights or the rows, and a few rows may be wrong without harm."""
+SKIPPED_AT_THE_END = {True: 3, False: 1}
+"""A scaler that has found its scale skips one step when it tries a larger one, DeepSpeed's two."""
 _NAMES_SHOWN = 3
 
 
@@ -31,9 +32,8 @@ class DivergenceWatch(TrainerCallback):
     checkpoint and the end, and where a NaN is logged.
 
     DeepSpeed skips a step whose gradients are not finite, in bf16 and fp32 too (``check_grad_overflow``), and
-    the weights stay. Without a loss scale nothing but the weights or the rows can be the cause, and on other
-    engines that step makes the weights NaN: it ends the training here too. With a loss scale a skipped step
-    is normal, but not :data:`SKIPPED_IN_A_ROW` of them, :data:`SKIPPED_AT_THE_END` last ones, or all.
+    the weights stay. The training goes on, and ends with :data:`SKIPPED_IN_A_ROW` of such steps, with
+    :data:`SKIPPED_AT_THE_END` as its last ones, or where all are.
     """
 
     def on_train_begin(
@@ -54,7 +54,7 @@ class DivergenceWatch(TrainerCallback):
     ) -> None:
         skipped = getattr(kwargs["optimizer"], "step_was_skipped", False)
         self._skipped = self._skipped + 1 if skipped else 0
-        if self._skipped >= (SKIPPED_IN_A_ROW if self._has_loss_scale else 1):
+        if self._skipped >= SKIPPED_IN_A_ROW[self._has_loss_scale]:
             self._refuse_skipped(state.global_step + 1)
 
     def on_step_end(
@@ -102,7 +102,9 @@ class DivergenceWatch(TrainerCallback):
     def _check_end(self, state: TrainerState, control: TrainerControl) -> None:
         """Do not take for trained what its last steps, or all of them, left alone."""
         all_skipped = self._skipped and self._skipped == state.global_step
-        if control.should_training_stop and (all_skipped or self._skipped >= SKIPPED_AT_THE_END):
+        if control.should_training_stop and (
+            all_skipped or self._skipped >= SKIPPED_AT_THE_END[self._has_loss_scale]
+        ):
             self._refuse_skipped(state.global_step)
 
     def _refuse_skipped(self, step: int) -> NoReturn:

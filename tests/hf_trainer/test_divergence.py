@@ -92,17 +92,21 @@ def test_a_merge_of_nan_ends_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fp16", "skipped", "last", "problem"),
     [
-        (True, [*[True] * (SKIPPED_IN_A_ROW - 1), False] * 2, False, None),
-        (True, [False, *[True] * SKIPPED_IN_A_ROW], False, f"the last {SKIPPED_IN_A_ROW} steps were"),
-        (True, [False, *[True] * (SKIPPED_AT_THE_END - 1)], True, None),
-        (True, [False, *[True] * SKIPPED_AT_THE_END], True, f"the last {SKIPPED_AT_THE_END} steps were"),
+        *((fp16, [*[True] * (most - 1), False] * 2, False, None) for fp16, most in SKIPPED_IN_A_ROW.items()),
+        *(
+            (fp16, [False, *[True] * most], False, f"the last {most} steps were")
+            for fp16, most in SKIPPED_IN_A_ROW.items()
+        ),
+        (True, [False, *[True] * (SKIPPED_AT_THE_END[True] - 1)], True, None),
+        (True, [False, *[True] * SKIPPED_AT_THE_END[True]], True, "the last 3 steps were"),
         (True, [True], True, "this step were"),
         (True, [True, False], True, None),
         (False, [False] * 9, True, None),
-        (False, [False, True], False, "this step were"),
+        (False, [False, True], True, "this step were"),
+        (False, [False, True, False], True, None),
     ],
 )
-def test_skipped_steps_are_normal_only_where_a_loss_scaler_is_at_work(
+def test_a_training_that_skips_its_steps_ends(
     tmp_path: Path, fp16: bool, skipped: list[bool], last: bool, problem: str | None
 ) -> None:
     """``last``: the training ends with the steps."""
