@@ -125,7 +125,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: _folder_with("bin", {}, "pytorch_model.bin"), "models.1: bin has no weights (a pickled .bin"),
     (
         lambda: _folder_with("adapter", {}, "adapter_config.json"),
-        "models.1: adapter/adapter_config.json names no base",
+        "models.1: adapter/adapter_config.json is not valid",
     ),
     (lambda: _folder_with("q", {"quantization_config": {}}), "models.1: q is quantised"),
     (
