@@ -71,6 +71,8 @@ class _RenderProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                # a thread for each core, as numerical libraries start them, reserves more than the limit
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,  # an interrupt at the terminal is the caller's to answer
             )
         return self._process
