@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.tasks.conversations import Message
-from sfa_hf.tasks.render_process import render_apart
+from sfa_hf.tasks.render_process import render_chat_apart
 from sfa_hf.tasks.templates import MOST_CHARACTERS
 
 logger = logging.getLogger(__name__)
@@ -92,13 +92,14 @@ class Chat:
         """The text, and what of it the generation mask marks."""
         given = [{key: each for key, each in one.items() if each is not None} for one in messages]
         arguments = {
+            "chat_template": self._template,
             "conversations": [given],
             "add_generation_prompt": asks,
             "return_assistant_tokens_mask": masked,
             **self._tokenizer.special_tokens_map,
         }
         try:
-            text, marked = render_apart("chat", self._template, arguments)
+            text, marked = render_chat_apart(arguments)
         except ValueError as err:
             roles = ", ".join(each["role"] for each in messages)
             problem = f"the tokenizer's template fails on a conversation of {roles}: {err}"

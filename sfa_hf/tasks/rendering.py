@@ -1,20 +1,12 @@
 """Jinja over one row: in this process or, for what could grow without end, in one with limits.
 
-Run as a program, this file answers requests on its standard input (see
-:mod:`sfa_hf.tasks.render_process`). It imports nothing but Jinja, so that it starts at once; for the first
-chat template also the file of transformers that fills them in.
+It imports nothing but Jinja, so that the other process starts at once.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 import math
-import pickle
 import re
-import resource
-import signal
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -22,7 +14,7 @@ from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedErr
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-Kind = Literal["text", "list", "condition", "chat"]
+Kind = Literal["text", "list", "condition"]
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -43,7 +35,7 @@ ENVIRONMENT = _Environment(undefined=StrictUndefined, keep_trailing_newline=True
 _UNDEFINED = re.compile(r"(?:'[^']* object' has no attribute )?'([^']*)'(?: is undefined)?")
 EXPRESSION = re.compile(r"\s*\{\{(.*)\}\}\s*", re.DOTALL)
 
-MOST_BYTES = 400 * 2**20
+MOST_MIB = 400
 """Address space of the process: the interpreter and Jinja take 50 MB of it."""
 MOST_SECONDS = 2.0
 """Processor time for one row."""
@@ -75,38 +67,16 @@ ENVIRONMENT.tests["none"] = lambda value: value is None or isinstance(value, _Nu
 def compiled(kind: Kind, source: str) -> Callable[[Mapping[str, Any]], Any]:
     """What fills in a row: to text, a tuple of texts, or True or False.
 
-    Args:
-        kind: "chat": a tokenizer's chat template; its rows are arguments of transformers'
-            ``render_jinja_template``; gives the text, and start and end of what its generation mask marks.
-        source: of the template.
-
     Raises:
         ValueError: on a syntax error; from what is returned, if the template fails on a row.
         LookupError: from what is returned: the two above.
     """
-    if kind == "chat":
-        return lambda arguments: _chat(source, arguments)
     if kind == "text":
         render = ENVIRONMENT.from_string(source).render
         return lambda row: str(_evaluate(render, row))
     expression = ENVIRONMENT.compile_expression(source, undefined_to_none=False)
     convert = _texts if kind == "list" else bool
     return lambda row: convert(_defined(_evaluate(expression, row)))
-
-
-def _chat(source: str, arguments: Mapping[str, Any]) -> tuple[str, list[tuple[int, int]]]:
-    try:
-        [text], marked = _render_chats()(chat_template=source, **arguments)
-    except TemplateSyntaxError as err:
-        raise ValueError(f"{err.message} on its line {err.lineno}") from None
-    return text, marked[0] if marked else []
-
-
-@functools.cache
-def _render_chats() -> Callable[..., Any]:
-    from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415 - takes a second
-
-    return render_jinja_template
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -148,56 +118,19 @@ def _with_nulls(value: Any, name: str) -> Any:
     return value
 
 
-def _serve() -> None:
-    """Answer requests until the input ends: pickled (kind, source, row), and one line of JSON for each."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    known: dict[tuple[Kind, str], Callable[[Mapping[str, Any]], Any]] = {}
-    while True:
-        try:
-            kind, source, row = pickle.load(sys.stdin.buffer)  # noqa: S301 - of the process that started this one
-        except EOFError:
-            return
-        if kind == "chat":  # not on the template's time
-            _render_chats()
-        # No handler: the signal ends the process, in the middle of whatever it does.
-        signal.setitimer(signal.ITIMER_VIRTUAL, MOST_SECONDS)
-        answer = json.dumps(_answer(known, kind, source, row))
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        sys.stdout.write(f"{answer}\n")
-        sys.stdout.flush()
+_known: dict[tuple[Kind, str], Callable[[Mapping[str, Any]], Any]] = {}
 
 
-def _answer(known: dict[Any, Any], kind: Kind, source: str, row: Mapping[str, Any]) -> tuple[str, Any]:
+def answer(request: tuple[Kind, str, Mapping[str, Any]]) -> Any:
+    """One row filled in, in a process with limits; ``compiled`` says what is raised."""
+    kind, source, row = request
     try:
-        if (kind, source) not in known:
-            known[kind, source] = compiled(kind, source)
-        value = known[kind, source](row)
-        size = _size(kind, value)
-    except MissingColumnError as err:
-        return "missing", str(err)
-    except NullColumnError as err:
-        return "null", str(err)
-    except Exception as err:  # whatever a template can make a library raise is the template's
-        return "fails", _reason(err)
+        if (kind, source) not in _known:
+            _known[kind, source] = compiled(kind, source)
+    except TemplateSyntaxError as err:  # it was parsed before: Python's own limits
+        raise RecursionError from err
+    value = _known[kind, source](row)
+    size = 0 if kind == "condition" else sum(map(len, value))
     if size > _MOST_CHARACTERS:
-        return "fails", f"gives {size} characters, more than {_MOST_CHARACTERS}"
-    return "value", value
-
-
-def _size(kind: Kind, value: Any) -> int:
-    if kind == "condition":
-        return 0
-    return len(value[0]) if kind == "chat" else sum(map(len, value))
-
-
-def _reason(err: Exception) -> str:
-    if isinstance(err, MemoryError):
-        return f"needs more than {MOST_BYTES // 2**20} MiB"
-    if isinstance(err, (RecursionError, TemplateSyntaxError, SyntaxError)):
-        return "is nested too deep"
-    return str(err)
-
-
-if __name__ == "__main__":
-    _serve()
+        raise ValueError(f"gives {size} characters, more than {_MOST_CHARACTERS}")
+    return value
