@@ -28,8 +28,8 @@ class DataSource(_Strict):
         path: a file of rows, relative to the data folder: ``.json``, ``.jsonl``, ``.ndjson``, ``.csv``,
             ``.tsv``, ``.txt``, ``.parquet`` or ``.arrow``, all but the last two also packed as ``.gz``,
             ``.bz2``, ``.xz``, ``.zst`` or ``.zip``; several by a pattern such as ``part-*.csv``; a folder of
-            files; a folder that ``save_to_disk`` wrote; a Hub id; or ``generated:math``, ``generated:law``,
-            ``generated:code``.
+            files; a folder that ``save_to_disk`` wrote; a Hub id; ``shipped:FILE``, a file that comes with
+            the package, beside its tasks; or ``generated:math``, ``generated:law``, ``generated:code``.
         name: the Hub dataset's configuration.
         split: which rows: a split, or a part such as ``train[:90%]``. A file's only split is ``train``;
             generated rows have ``train`` and ``test``.
