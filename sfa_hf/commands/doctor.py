@@ -27,7 +27,13 @@ from sfa_hf.engines.deepspeed.build_locks import build_locks
 from sfa_hf.evaluation.sandbox import Bubblewrap, Namespaces, available_box, problem_with
 
 _NEEDED = ("torch", "transformers", "accelerate", "datasets", "evaluate", "safetensors", "pydantic", "numpy")
-_EXTRAS = {"deepspeed": "deepspeed", "peft": "peft", "lm_eval": "lm-eval", "tensorboard": "tensorboard"}
+_EXTRAS = {
+    "deepspeed": "deepspeed",
+    "peft": "peft",
+    "lm_eval": "lm-eval",
+    "math_verify": "math",
+    "tensorboard": "tensorboard",
+}
 """Packages that some things need, and the extra of sfa_hf that installs each."""
 _KINDS: tuple[Kind, ...] = ("sequences", "comparisons", "merges", "tasks")
 _DEEPSPEED = "DeepSpeed ZeRO"

@@ -2,6 +2,7 @@
 
   sfa-hf evaluate EleutherAI/pythia-160m task=[law,code] evaluation.limit=200
   sfa-hf evaluate MODEL task=gsm8k evaluation.lm_eval.tasks=[gsm8k]      beside lm-eval
+  sfa-hf evaluate MODEL task=general base=EleutherAI/pythia-160m      what MODEL lost of it
   accelerate launch scripts/evaluate_model.py MODEL task=demo/math output_dir=scores
 
 Several processes share the rows.
@@ -25,12 +26,17 @@ from sfa_hf.config.cli import is_first_process
 from sfa_hf.config.paths import UserPath, check_writable
 from sfa_hf.config.pydantic_errors import validated
 from sfa_hf.distributed.processes import from_first_process
+from sfa_hf.errors import ConfigError, known_as
 from sfa_hf.evaluation import (
     EvaluationOptions,
     LmEvalOptions,
     TaskScore,
     check_tasks,
+    compare_folders,
+    comparison_table,
     evaluate_task,
+    nll_rise,
+    read_records,
     score_table,
 )
 from sfa_hf.evaluation.harness import Harness, check_lm_eval, lm_eval_table
@@ -63,6 +69,7 @@ class Options(BaseModel):
         model: how the model is loaded.
         evaluation: as in a sequence's config.
         data: likewise.
+        base: model that MODEL was trained from: it is scored on the same rows, and compared row by row.
         output_dir: folder for scores.json and one record for each row (TASK.jsonl); null: none.
     """
 
@@ -72,6 +79,7 @@ class Options(BaseModel):
     model: ModelOptions = Field(default_factory=ModelOptions)
     evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
     data: DataOptions = Field(default_factory=DataOptions)
+    base: UserPath | None = None
     output_dir: UserPath | None = None
 
 
@@ -85,6 +93,8 @@ def run(model: str, overrides: dict[str, Any]) -> None:
     """Score, and print the tables."""
     options = validated(Options, overrides)
     tasks = _find_tasks(options)
+    if options.base is not None and not options.evaluation.records:
+        raise ConfigError("evaluation.records", "is false, and base compares records", "true, or no base")
     if options.output_dir is not None:
         check_writable("output_dir", Path(options.output_dir))
     if options.evaluation.lm_eval is not None:
@@ -92,7 +102,10 @@ def run(model: str, overrides: dict[str, Any]) -> None:
     state = PartialState(cpu=not torch.cuda.is_available())
     try:
         where = resolve_model(model)
-        _show(score_table(_score(where, tasks, options, state)))
+        if options.base is None:
+            _show(score_table(_score(where, tasks, options, state, options.output_dir)))
+        else:
+            _score_with_base(where, tasks, options, state)
         if options.evaluation.lm_eval is not None:
             _show(lm_eval_table(_score_by_lm_eval(where, options, options.evaluation.lm_eval)))
     finally:
@@ -104,7 +117,29 @@ def _show(table: str) -> None:
         print(table)
 
 
-def _score(where: str, tasks: Sequence[Task], options: Options, state: PartialState) -> list[TaskScore]:
+def _score_with_base(where: str, tasks: Sequence[Task], options: Options, state: PartialState) -> None:
+    """Score the base model too, and show what the model gained and lost against it."""
+    with known_as({"model.name_or_path": "base"}):
+        base = resolve_model(str(options.base))
+    with tempfile.TemporaryDirectory() as spare:
+        folder = options.output_dir or spare
+        own = _score(where, tasks, options, state, folder)
+        _score(base, tasks, options, state, str(Path(folder, "base")))
+        if not is_first_process():
+            return
+        print(score_table(own), end="\n\n")
+        print(f"{comparison_table(compare_folders(Path(folder, 'base'), Path(folder), (None, None)))}")
+        for task in tasks:
+            if task.config.scoring.kind == "perplexity":
+                files = [Path(each, f"{task.name}.jsonl") for each in (Path(folder, "base"), folder)]
+                rise, stderr = nll_rise(*map(read_records, files))
+                amount = f"{rise:+.4f} ± {stderr:.4f} nats per token"
+                print(f"{task.name}: forgetting {amount} against {options.base}")
+
+
+def _score(
+    where: str, tasks: Sequence[Task], options: Options, state: PartialState, folder: str | None
+) -> list[TaskScore]:
     load = load_linearised if options.model.linearised else load_model
     model, tokenizer = load(where, options.model.dtype)
     model.to(state.device)
@@ -115,12 +150,12 @@ def _score(where: str, tasks: Sequence[Task], options: Options, state: PartialSt
             task,
             options.data,
             options.evaluation,
-            records_path=Path(options.output_dir, f"{task.name}.jsonl") if options.output_dir else None,
+            records_path=Path(folder, f"{task.name}.jsonl") if folder else None,
         )
         for task in tasks
     ]
-    if is_first_process() and options.output_dir is not None:
-        write_json(Path(options.output_dir, "scores.json"), [asdict(each) for each in scores])
+    if is_first_process() and folder is not None:
+        write_json(Path(folder, "scores.json"), [asdict(each) for each in scores])
     return scores
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
-from sfa_hf.evaluation.statistics import BOOTSTRAP_SEED, mean_stderr
+from sfa_hf.errors import ConfigError
+from sfa_hf.evaluation.statistics import BOOTSTRAP_SEED, mean_stderr, ratio_stderr
 
 COMPARISON_RESAMPLES = 10_000  # a 2.5 % quantile then rests on 250 resamples
 _BATCH = 100  # resamples drawn at a time: all of them together would be 10,000 times the rows
@@ -107,6 +108,29 @@ def paired_difference(before: Sequence[Record], after: Sequence[Record]) -> Diff
         p_value=min(1.0, 2 * (one_side + 1) / (len(means) + 1)),
         rows=len(changes),
     )
+
+
+def nll_rise(before: Sequence[Record], after: Sequence[Record]) -> tuple[float, float]:
+    """By how much the negative log-likelihood of the same tokens rose, and its standard error.
+
+    In nats per token, pooled over rows. The measure of forgetting of PEFT's comparison of methods: the
+    cross-entropy of a fine-tuned model minus that of its base model, on text that neither was tuned on.
+
+    Args:
+        before: records of a task scored by perplexity: the base model's.
+        after: records of the same rows: the fine-tuned model's.
+
+    Raises:
+        ConfigError: the two read other rows, or as other tokens.
+    """
+    tokens = [record["tokens"] for record in before]
+    same = [(each["index"], each["target"], each["tokens"]) for each in before]
+    if same != [(each["index"], each["target"], each["tokens"]) for each in after]:
+        problem = "reads the same text as other tokens: nats per token cannot be compared"
+        raise ConfigError("base", problem, "a model with the same tokenizer")
+    pairs = zip(before, after, strict=True)
+    lost = [first["log_likelihood"] - second["log_likelihood"] for first, second in pairs]
+    return sum(lost) / sum(tokens), ratio_stderr(lost, tokens)
 
 
 def transitions(before: Sequence[Record], after: Sequence[Record]) -> Transitions:

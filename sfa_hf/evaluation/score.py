@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from sfa_hf.distributed.processes import from_first_process
+from sfa_hf.evaluation.latex import check_installed
 from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.options import EvaluationOptions
 from sfa_hf.evaluation.records import write_records
@@ -96,8 +97,12 @@ def check_tasks(tasks: Sequence[Task], options: EvaluationOptions) -> None:
     """Refuse what this machine cannot score, before anything is trained.
 
     Raises:
-        ConfigError: a task has programs to be run, and there is neither a sandbox nor leave to do without.
+        ConfigError: a task has programs to be run, and there is neither a sandbox nor leave to do without; or
+            it compares expressions, and math-verify is not installed.
     """
+    for task in tasks:
+        if task.config.scoring.compare == "latex":
+            check_installed(f"{task.name}.scoring.compare")
     if any(task.config.scoring.kind == "code" for task in tasks):
         box_for(allow_unsandboxed=options.allow_unsandboxed_code)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from sfa_hf.distributed import everyones
 from sfa_hf.engines.sharded import own_part
@@ -63,13 +63,16 @@ def _not_finite(model: nn.Module) -> str | None:
 
 
 def refuse_encoder(key: str, where: str, config: PreTrainedConfig) -> None:
-    """Refuse a model of an encoder and a decoder by its config, before its decoder alone is loaded.
+    """Refuse by its config what is no causal language model, before a part of it is loaded as one.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: it is an encoder with a decoder, or of a kind that transformers has no causal model of.
     """
     if getattr(config, "is_encoder_decoder", False):
         problem = f"{where} is a {config.model_type}, an encoder with a decoder"
+        raise ConfigError(key, problem, "a causal language model")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        problem = f"{where} is a {config.model_type}, of which transformers has no causal language model"
         raise ConfigError(key, problem, "a causal language model")
 
 

@@ -14,16 +14,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.tasks.conversations import Message
+from sfa_hf.tasks.render_process import render_chat_apart
+from sfa_hf.tasks.templates import MOST_CHARACTERS
 
 logger = logging.getLogger(__name__)
 
 KEY = "data.chat_template"
 _DATES = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_MOST_OWN = 2**20
+"""Characters that a template may write beside the messages."""
 _MASKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -48,7 +51,7 @@ class Chat:
         date: what the template takes for today, as YYYY-MM-DD.
 
     Raises:
-        ConfigError: the tokenizer has no template, or several and none that is the default.
+        ConfigError: the tokenizer has no template, one that is too long, or several and no default.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, date: str) -> None:
@@ -65,6 +68,9 @@ class Chat:
             raise ConfigError(
                 KEY, problem, "a tokenizer with one, or with one that is named default"
             ) from err
+        if len(template) > MOST_CHARACTERS:
+            problem = f"the template of {name} has {len(template)} characters"
+            raise ConfigError(KEY, problem, f"a tokenizer whose template has at most {MOST_CHARACTERS}")
         self._tokenizer = tokenizer
         self._template = _DATES.sub(
             lambda call: repr(f"{datetime.date.fromisoformat(date):{call[2]}}"), template
@@ -76,21 +82,33 @@ class Chat:
         """The conversation as the template writes it; with ``asks``, up to where the next answer begins.
 
         Raises:
-            ConfigError: the template fails on it, with its own words.
+            ConfigError: the template fails on it, with its own words, or takes too much time or memory.
         """
+        return self._rendered(messages, asks=asks)[0]
+
+    def _rendered(
+        self, messages: Sequence[Message], *, asks: bool, masked: bool = False
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The text, and what of it the generation mask marks."""
+        given = [{key: each for key, each in one.items() if each is not None} for one in messages]
+        arguments = {
+            "chat_template": self._template,
+            "conversations": [given],
+            "add_generation_prompt": asks,
+            "return_assistant_tokens_mask": masked,
+            **self._tokenizer.special_tokens_map,
+        }
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    [dict(each) for each in messages],
-                    tokenize=False,
-                    add_generation_prompt=asks,
-                    chat_template=self._template,
-                )
-            )
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as err:
+            text, marked = render_chat_apart(arguments)
+        except ValueError as err:
             roles = ", ".join(each["role"] for each in messages)
             problem = f"the tokenizer's template fails on a conversation of {roles}: {err}"
             raise ConfigError(KEY, problem, "conversations that it takes, or another tokenizer") from err
+        own = len(text) - sum(len(str(each)) for each in given)
+        if own > _MOST_OWN:
+            problem = f"the tokenizer's template writes {own} characters of its own"
+            raise ConfigError(KEY, problem, f"another tokenizer: at most {_MOST_OWN}")
+        return text, marked
 
     def turns(self, messages: Sequence[Message], *, every: bool) -> Turns:
         """Token ids of a conversation that ends with an answer.
@@ -164,20 +182,18 @@ class Chat:
         return min(len(asked), len(whole)), len(whole)
 
     def _masked(self, messages: Sequence[Message], *, every: bool) -> Turns:
-        self.text(messages, asks=False)  # an error of the template in one line
-        found = self._tokenizer.apply_chat_template(
-            [dict(each) for each in messages],
-            return_dict=True,
-            return_assistant_tokens_mask=True,
-            chat_template=self._template,
-        )
-        mask = [0, *found["assistant_masks"], 0]
+        text, marked = self._rendered(messages, asks=False, masked=True)
+        ids, offsets = self._tokens(text)
+        inside = bytearray(len(text) + 1)
+        for start, end in marked:
+            inside[start:end] = b"\1" * (end - start)
+        mask = [0, *(int(any(inside[start : max(end, start + 1)])) for start, end in offsets), 0]
         starts = [place for place in range(1, len(mask)) if mask[place] > mask[place - 1]]
         ends = [place for place in range(1, len(mask)) if mask[place] < mask[place - 1]]
         answers = [(start - 1, end - 1) for start, end in zip(starts, ends, strict=True)]
         if not answers:
             raise ConfigError(KEY, "the template's generation mask marks no answer", "another tokenizer")
-        return Turns(list(found["input_ids"]), answers if every else answers[-1:])
+        return Turns(ids, answers if every else answers[-1:])
 
     def _tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         # the template's text holds its own special tokens, BOS included

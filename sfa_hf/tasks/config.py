@@ -28,8 +28,8 @@ class DataSource(_Strict):
         path: a file of rows, relative to the data folder: ``.json``, ``.jsonl``, ``.ndjson``, ``.csv``,
             ``.tsv``, ``.txt``, ``.parquet`` or ``.arrow``, all but the last two also packed as ``.gz``,
             ``.bz2``, ``.xz``, ``.zst`` or ``.zip``; several by a pattern such as ``part-*.csv``; a folder of
-            files; a folder that ``save_to_disk`` wrote; a Hub id; or ``generated:math``, ``generated:law``,
-            ``generated:code``.
+            files; a folder that ``save_to_disk`` wrote; a Hub id; ``shipped:FILE``, a file that comes with
+            the package, beside its tasks; or ``generated:math``, ``generated:law``, ``generated:code``.
         name: the Hub dataset's configuration.
         split: which rows: a split, or a part such as ``train[:90%]``. A file's only split is ``train``;
             generated rows have ``train`` and ``test``.
@@ -107,8 +107,9 @@ class Scoring(_Strict):
         extract: regular expression searched in output and target before they are compared: the last match
             counts, its first group that took part if it has groups; of several expressions the first that
             finds something counts. For code, what it finds in the output is the completion.
-        compare: how two answers are compared: as "text", up to white space, or as a "number": 51, 51.0 and
-            $51.00 are equal. A target that is no number is an error.
+        compare: how two answers are compared: as "text", up to white space; as a "number": 51, 51.0 and
+            $51.00 are equal; or as "latex", expressions, by math-verify: x + 1 and 1 + x are equal. A target
+            that is no number, or no expression, is an error.
         units: words or signs that do not count beside a number, e.g. ``["%", "dollars"]``.
         also_extract: further patterns by name, for the output alone; each gives a metric
             ``exact_match_NAME`` beside the primary one.
@@ -123,7 +124,7 @@ class Scoring(_Strict):
     kind: str
     metric: str
     extract: str | list[str] | None = None
-    compare: Literal["text", "number"] = "text"
+    compare: Literal["text", "number", "latex"] = "text"
     units: list[str] = []
     also_extract: dict[str, str] = {}
     ignore: str | None = None
@@ -170,8 +171,8 @@ class Scoring(_Strict):
             raise ValueError("metric f1 needs positive, the class it is about; no other metric has one")
         if self.also_extract and not (self.kind == "generate" and self.extract is not None):
             raise ValueError("also_extract stands beside the extract of kind generate")
-        if self.compare == "number" and (self.kind != "generate" or self.metric != "exact_match"):
-            raise ValueError("compare: number is for kind generate and exact_match")
+        if self.compare != "text" and (self.kind != "generate" or self.metric != "exact_match"):
+            raise ValueError(f"compare: {self.compare} is for kind generate and exact_match")
         if self.units and self.compare != "number":
             raise ValueError("units stand beside compare: number")
         if (self.kind == "code") != (self.code is not None):

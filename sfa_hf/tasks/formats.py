@@ -205,7 +205,9 @@ def _plain_text(file: DataFile) -> Iterator[Columns]:
 def _by_datasets(file: DataFile, builder: str) -> Iterator[Columns]:
     with quiet():
         path = glob.escape(str(file.path.absolute()))
-        rows = datasets.load_dataset(builder, data_files=path, split="train", streaming=True)
+        rows = datasets.load_dataset(
+            builder, data_files=path, split="train", streaming=True, trust_remote_code=False
+        )
         yield from rows
 
 

@@ -1,18 +1,12 @@
 """Jinja over one row: in this process or, for what could grow without end, in one with limits.
 
-Run as a program, this file answers requests on its standard input (see
-:mod:`sfa_hf.tasks.render_process`). It imports nothing but Jinja, so that it starts at once.
+It imports nothing but Jinja, so that the other process starts at once.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import pickle
 import re
-import resource
-import signal
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -41,7 +35,7 @@ ENVIRONMENT = _Environment(undefined=StrictUndefined, keep_trailing_newline=True
 _UNDEFINED = re.compile(r"(?:'[^']* object' has no attribute )?'([^']*)'(?: is undefined)?")
 EXPRESSION = re.compile(r"\s*\{\{(.*)\}\}\s*", re.DOTALL)
 
-MOST_BYTES = 400 * 2**20
+MOST_MIB = 400
 """Address space of the process: the interpreter and Jinja take 50 MB of it."""
 MOST_SECONDS = 2.0
 """Processor time for one row."""
@@ -124,48 +118,19 @@ def _with_nulls(value: Any, name: str) -> Any:
     return value
 
 
-def _serve() -> None:
-    """Answer requests until the input ends: pickled (kind, source, row), and one line of JSON for each."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    known: dict[tuple[Kind, str], Callable[[Mapping[str, Any]], Any]] = {}
-    while True:
-        try:
-            kind, source, row = pickle.load(sys.stdin.buffer)  # noqa: S301 - of the process that started this one
-        except EOFError:
-            return
-        # No handler: the signal ends the process, in the middle of whatever it does.
-        signal.setitimer(signal.ITIMER_VIRTUAL, MOST_SECONDS)
-        answer = json.dumps(_answer(known, kind, source, row))
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        sys.stdout.write(f"{answer}\n")
-        sys.stdout.flush()
+_known: dict[tuple[Kind, str], Callable[[Mapping[str, Any]], Any]] = {}
 
 
-def _answer(known: dict[Any, Any], kind: Kind, source: str, row: Mapping[str, Any]) -> tuple[str, Any]:
+def answer(request: tuple[Kind, str, Mapping[str, Any]]) -> Any:
+    """One row filled in, in a process with limits; ``compiled`` says what is raised."""
+    kind, source, row = request
     try:
-        if (kind, source) not in known:
-            known[kind, source] = compiled(kind, source)
-        value = known[kind, source](row)
-        size = 0 if kind == "condition" else sum(map(len, value))
-    except MissingColumnError as err:
-        return "missing", str(err)
-    except NullColumnError as err:
-        return "null", str(err)
-    except Exception as err:  # whatever a template can make a library raise is the template's
-        return "fails", _reason(err)
+        if (kind, source) not in _known:
+            _known[kind, source] = compiled(kind, source)
+    except TemplateSyntaxError as err:  # it was parsed before: Python's own limits
+        raise RecursionError from err
+    value = _known[kind, source](row)
+    size = 0 if kind == "condition" else sum(map(len, value))
     if size > _MOST_CHARACTERS:
-        return "fails", f"gives {size} characters, more than {_MOST_CHARACTERS}"
-    return "value", value
-
-
-def _reason(err: Exception) -> str:
-    if isinstance(err, MemoryError):
-        return f"needs more than {MOST_BYTES // 2**20} MiB"
-    if isinstance(err, (RecursionError, TemplateSyntaxError, SyntaxError)):
-        return "is nested too deep"
-    return str(err)
-
-
-if __name__ == "__main__":
-    _serve()
+        raise ValueError(f"gives {size} characters, more than {_MOST_CHARACTERS}")
+    return value

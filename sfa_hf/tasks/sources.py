@@ -17,6 +17,7 @@ from datasets.data_files import DataFilesDict, get_data_patterns
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
+from sfa_hf.config.shipped import shipped
 from sfa_hf.errors import ConfigError, nearest
 from sfa_hf.files.hub import first_line, from_hub
 from sfa_hf.generated import GENERATORS, generate
@@ -29,6 +30,7 @@ from sfa_hf.tasks.text_files import bad_character
 _Placed = tuple[str, Columns]
 _Rows = Callable[[], Iterable[_Placed]]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_SHIPPED = "shipped:"
 _SHEETS = {".xlsx", ".xls", ".xlsm", ".ods", ".numbers"}
 _RIGHT = "one list of objects in .json, one object a line in .jsonl, a header line in .csv and .tsv; UTF-8"
 _KNOWN = f"a {', '.join(READERS)} file, packed or not, a folder of them, or a Hub id"
@@ -69,6 +71,10 @@ def _splits(source: DataSource, data_dir: Path, key: str) -> Mapping[str, _Rows]
     """The splits of a source by name; of a Hub dataset the one that is asked for."""
     if source.is_generated:
         return _generated(source, key)
+    if source.path.startswith(_SHIPPED):
+        _refuse(source, key, "a file", "name", "revision")
+        path = shipped() / "tasks" / source.path.removeprefix(_SHIPPED)
+        return {"train": _files([(path, source.path)], source, key)}
     path = data_dir / source.path
     if path.is_dir():
         _refuse(source, key, "a folder", "revision", "columns", "separator", "field")

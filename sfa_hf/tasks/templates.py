@@ -27,7 +27,7 @@ from sfa_hf.tasks.rendering import (
 
 __all__ = ["Condition", "ListTemplate", "MissingColumnError", "NullColumnError", "Template"]
 
-_MOST_CHARACTERS = 100_000
+MOST_CHARACTERS = 100_000
 """Of a template itself: it is parsed here, which is quick for these."""
 _Render = Callable[[Mapping[str, Any]], Any]
 
@@ -111,8 +111,8 @@ def _expression(kind: Kind, source: str) -> _Render:
 
 def _renderer(kind: Kind, source: str) -> _Render:
     """What fills in a row. Only bounded templates are compiled here: compiling computes their constants."""
-    if len(source) > _MOST_CHARACTERS:
-        raise ValueError(f"has {len(source)} characters, more than {_MOST_CHARACTERS}")
+    if len(source) > MOST_CHARACTERS:
+        raise ValueError(f"has {len(source)} characters, more than {MOST_CHARACTERS}")
     try:
         tree = _tree(kind, source)
         if is_bounded(tree):

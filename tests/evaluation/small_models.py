@@ -51,7 +51,7 @@ def model(family: str = "llama", **changes: Any) -> PreTrainedModel:
     if family == "gpt2":
         return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256, **shape)).eval()
     if family == "llama":
-        return LlamaForCausalLM(LlamaConfig(max_position_embeddings=256, **wide, **shape)).eval()
+        return LlamaForCausalLM(LlamaConfig(**{"max_position_embeddings": 256, **wide, **shape})).eval()
     return GPTNeoXForCausalLM(GPTNeoXConfig(max_position_embeddings=256, **wide, **shape)).eval()
 
 

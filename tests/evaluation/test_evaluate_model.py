@@ -71,6 +71,23 @@ def test_bad_input_is_one_line_and_writes_nothing(saved: Path, changes: dict[str
     assert not (saved / "out").exists()
 
 
+def test_what_a_model_lost_against_its_base_is_reported(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, spread in (("base", 0.3), ("tuned", 0.1)):
+        longer = model(max_position_embeddings=512, initializer_range=spread)
+        longer.save_pretrained(saved / name)
+        tokenizer().save_pretrained(saved / name)
+    main([f"{saved}/tuned", "task=general", f"base={saved}/base", f"output_dir={saved}/out"])
+    out = capsys.readouterr().out
+    own, base = (json.loads((saved / each / "scores.json").read_text())[0] for each in ("out", "out/base"))
+    assert own["rows"] == base["rows"] > 20
+    assert f"general: forgetting {base['value'] - own['value']:+.4f} ± " in out
+    assert own["value"] != base["value"]
+    main([f"{saved}/base", "task=general", f"base={saved}/base", "evaluation.limit=3"])
+    assert "general: forgetting +0.0000 ± 0.0000 nats per token" in capsys.readouterr().out
+
+
 def test_two_tasks_of_one_name_would_share_a_file(saved: Path) -> None:
     with pytest.raises(ConfigError, match="two tasks are named 'small'"):
         main(arguments(saved, task=f"[{saved}/small.yaml, {saved}/small.yaml]"))

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForMaskedLM
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+)
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.weight_files import weight_files
@@ -137,6 +144,11 @@ def _encoder_with_decoder(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+def _encoder_alone(folder: Path) -> None:
+    shape = {"vocab_size": 400, "dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}
+    DistilBertForMaskedLM(DistilBertConfig(**shape)).save_pretrained(folder)
+
+
 def _index(folder: Path, names: dict[str, str]) -> None:
     (folder / "model.safetensors").rename(folder / "a.safetensors")
     index = {"metadata": {}, "weight_map": names}
@@ -187,6 +199,7 @@ def _config_pipe(folder: Path) -> None:
         (_with_infinity, r"NaN or infinite values in lm_head\.weight"),
         (_named_elsewhere, "names its own transformers_weights"),
         (_encoder, "is a bert encoder"),
+        (_encoder_alone, "is a distilbert, of which transformers has no causal language model"),
         (_encoder_with_decoder, "is a bart, an encoder with a decoder"),
         (_index_above, r"names '\.\./outside\.safetensors'"),
         (_index_absolute, "names '/"),

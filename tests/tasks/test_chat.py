@@ -222,7 +222,13 @@ FAILS: dict[str, tuple[Any, list[Any], str]] = {
     "no template": (None, TWO, "data.chat_template: the tokenizer of .* has none"),
     "no default": ({"tool_use": CHATML, "rag": CHATML}, TWO, r"has several templates \(rag, tool_use\) and no default"),
     "a template that refuses": (GEMMA, SYSTEM, "fails on a conversation of system, .*: System role not supported"),
-    "a template that is broken": ("{{ messages", TWO, "the tokenizer's template fails on"),
+    "a template that is broken": ("{{ messages", TWO, "the tokenizer's template fails on .*: unexpected end of template"),
+    "a text without end": ("{{ 'x' * 3000000000 }}", TWO, "needs more than 400 MiB"),
+    "a long text": (CHATML + "{{ 'x' * 5000000 }}", TWO, "writes \\d+ characters of its own .*at most 1048576"),
+    "a long template": ("x" * 200_000, TWO, "has 200000 characters .*at most 100000"),
+    "a mask without end": (MASKED + "{{ 'x' * 3000000000 }}", TWO, "needs more than 400 MiB"),
+    "a macro that calls itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", TWO, "is nested too deep"),
+    "attributes of classes": ("{{ messages.__class__.__mro__ }}", TWO, "is unsafe"),
 }  # fmt: skip
 
 
@@ -234,6 +240,16 @@ def test_a_template_that_fails_is_one_line(case: str, plain: PreTrainedTokenizer
         with pytest.raises(ConfigError, match=line) as caught:
             use([row(tmp_path, messages)], tok, Encoding())  # type: ignore[operator]
         assert "\n" not in str(caught.value)
+
+
+def test_an_endless_template_is_stopped_and_the_next_one_works(
+    plain: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    given = [row(tmp_path, TWO)]
+    endless = "{% for a in range(9 ** 5) %}" * 3 + "{% endfor %}" * 3
+    with pytest.raises(ConfigError, match="takes more than 2 seconds"):
+        asked_ids(given, with_template(plain, endless), Encoding())
+    assert asked_ids(given, with_template(plain, CHATML), Encoding())
 
 
 BAD: dict[str, tuple[Any, str]] = {

@@ -1,5 +1,7 @@
 """The task files of configs/tasks: the demo's, those over real rows where there are any, the Hub's."""
 
+# ruff: noqa: E501 - one case a line
+
 from __future__ import annotations
 
 import re
@@ -60,7 +62,47 @@ def test_every_benchmark_over_local_files(
 
 @pytest.mark.parametrize("path", sorted(TASKS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_tasks_over_the_hub_are_valid_without_it(path: Path) -> None:
-    assert load_task(path.stem, search=[TASKS], data_dir=ROOT).config.train
+    config = load_task(path.stem, search=[TASKS], data_dir=ROOT).config
+    assert config.name
+    assert bool(config.train) == (path.stem not in HELDOUT_ONLY)
+
+
+HELDOUT_ONLY = {"cruxeval", "general", "humanevalplus", "math500", "mbppplus", "truthfulqa"}
+ARC = {"question": "Why?", "choices": {"text": ["a b", "c"], "label": ["1", "2"]}, "answerKey": "2"}
+HELLA = {"activity_label": "Skiing", "ctx": "She", "endings": ["goes.", " stays.", "c", "d"], "label": "1"}
+WINO = {"sentence": "The cup is on _ and stays.", "option1": "it", "option2": "top", "answer": "2"}
+TRUTH = {"question": "Why?", "mc1_targets": {"choices": ["no", "yes"], "labels": [0, 1]}}
+TESTS = ["assert f(1) == 2", "assert f(2) == 3"]
+#: Rows with the columns that each data set has on the Hub: how a prompt ends, the target, the choices.
+ROWS: dict[str, tuple[dict, str, str, list[str]]] = {
+    "svamp": ({"Body": "Two.", "Question": "How many?", "Answer": "8.0"}, "Two. How many?\nAnswer:", " 8.0", []),
+    "aqua": ({"question": "x?", "options": ["A)1", "B)2"], "correct": "B"}, "A)1\nB)2\nAnswer:", " B", list("ABCDE")),
+    "math500": ({"problem": "x?", "answer": "\\frac{1}{2}"}, "\\boxed{}.\n", "\\boxed{\\frac{1}{2}}", []),
+    "mmlu": ({"question": "x?", "choices": list("wxyz"), "answer": 3}, "C. y\nD. z\nAnswer:", " D", list("ABCD")),
+    "arc_easy": (ARC, "Question: Why?\nAnswer:", " c", ["a b", "c"]),
+    "arc_challenge": (ARC, "Question: Why?\nAnswer:", " c", ["a b", "c"]),
+    "hellaswag": (HELLA, "Skiing: She", " stays.", ["goes.", "stays.", "c", "d"]),
+    "winogrande": (WINO, "The cup is on", " top and stays.", ["it and stays.", "top and stays."]),
+    "truthfulqa": (TRUTH, "Q: Why?\nA:", " yes", ["no", "yes"]),
+    "boolq": ({"question": "is it", "passage": "It is.", "answer": True}, "is it?\nAnswer:", " yes", ["yes", "no"]),
+    "contractnli": ({"text": "It is.", "answer": "No"}, "identified?\nAnswer:", " No", ["Yes", "No"]),
+    "cruxeval": ({"code": "def f(x): ...", "input": "1", "output": "2"}, "...\nassert f(1) ==", " 2", []),
+    "humanevalplus": ({"prompt": "def f():\n", "canonical_solution": "    pass\n"}, "def f():\n", "    pass\n", []),
+    "mbppplus": ({"prompt": "Do.", "code": "def f(): 1", "test_list": TESTS}, "== 3\n[BEGIN]\n", "def f(): 1\n[DONE]", []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_of_the_hub_becomes_prompt_target_and_choices(name: str) -> None:
+    from sfa_hf.tasks.templates import ListTemplate, Template
+
+    row, prompt_end, target, choices = ROWS[name]
+    config = load_task(name, search=[TASKS], data_dir=ROOT).config
+    assert Template(str(config.prompt)).render(row).endswith(prompt_end)
+    assert Template(str(config.target)).render(row) == target
+    found = ListTemplate(config.choices).render(row) if config.choices else ()
+    assert found == tuple(f" {choice}" for choice in choices)
+    assert not found or target in found
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from sfa_hf.config.patterns import compiled
 from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation.answers import extract, normalised
 from sfa_hf.evaluation.generation import greedy_answers
+from sfa_hf.evaluation.latex import check_installed, same
 from sfa_hf.evaluation.metrics.loading import compute
 from sfa_hf.evaluation.numbers import number
 from sfa_hf.evaluation.prompts import generation_prompts
@@ -69,30 +70,39 @@ def judge(task: str, rows: Sequence[Row], answers: Sequence[str], scoring: Scori
 
 
 def _matches(found: Found, expected: Sequence[str], scoring: Scoring) -> dict[str, float]:
-    matched = compute(
-        "exact_match", predictions=_compared(found, scoring), references=_compared(expected, scoring)
-    )
+    texts, rights = _beside(found, expected, scoring)
+    matched = compute("exact_match", predictions=texts, references=rights)
     return {**matched, "answered": sum(each is not None for each in found) / len(found)}
 
 
 def _compared(answers: Found, scoring: Scoring) -> list[str]:
-    """Answers as they are compared.
+    """Answers as they are compared, but for expressions, which two are compared at a time.
 
     "" stands where nothing was found: `evaluate` takes no None, and no right answer that a pattern finds is
     empty.
     """
     pattern = compiled(scoring.ignore) if scoring.ignore else None
     texts = [pattern.removed_from(each or "") if pattern else each or "" for each in answers]
-    if scoring.compare == "text":
+    if scoring.compare != "number":
         return texts
     values = [number(text, scoring.units) for text in texts]
     return [text if value is None else str(value) for text, value in zip(texts, values, strict=True)]
 
 
+def _beside(found: Found, expected: Sequence[str], scoring: Scoring) -> tuple[list[str], list[str]]:
+    """Answers and the right ones as they are compared: equal texts are the same."""
+    texts, rights = _compared(found, scoring), _compared(expected, scoring)
+    if scoring.compare == "latex":
+        bare = scoring.extract is not None
+        pairs = zip(texts, rights, strict=True)
+        texts = [right if same(right, text, bare=bare) else text for text, right in pairs]
+    return texts, rights
+
+
 def _records(
     rows: Sequence[Row], answers: Sequence[str], found: Found, expected: Sequence[str], scoring: Scoring
 ) -> list[dict[str, Any]]:
-    texts, rights = _compared(found, scoring), _compared(expected, scoring)
+    texts, rights = _beside(found, expected, scoring)
     return [
         {
             "index": row.index,
@@ -110,15 +120,19 @@ def _records(
 
 
 def _expected(task: str, rows: Sequence[Row], scoring: Scoring) -> list[str]:
+    key = f"{task}.scoring.compare"
+    if scoring.compare == "latex":
+        check_installed(key)
     expected = [_right(task, row, scoring.extract) for row in rows]
     with under(f"{task}.scoring.ignore"):
         compared = _compared(expected, scoring)
     for row, text in zip(rows, compared, strict=True):
         if scoring.compare == "number" and number(text, scoring.units) is None:
             problem = f"is number, and held-out row {row.index} has the answer {text!r:.60}"
-            raise ConfigError(
-                f"{task}.scoring.compare", problem, "text, or extract and units that leave a number"
-            )
+            raise ConfigError(key, problem, "text, or extract and units that leave a number")
+        if scoring.compare == "latex" and not same(text, text, bare=True):
+            problem = f"is latex, and held-out row {row.index} has the answer {text!r:.60}"
+            raise ConfigError(key, problem, "text, or an extract that leaves an expression")
     return expected
 
 
