@@ -16,7 +16,7 @@ LEVELS = (
     {"config", "shards", "models", "reports"},
     {"hf_trainer", "tasks", "linearised", "adapters"},
     {"anchor", "moments", "fisher", "evaluation"},
-    {"callbacks", "checkpoints", "correction"},
+    {"averaging", "callbacks", "checkpoints", "correction"},
     {"methods", "probing"},
     {"sequence"},
     {"comparison"},
