@@ -17,7 +17,7 @@ LEVELS = (
     {"hf_trainer", "tasks", "linearised", "adapters"},
     {"anchor", "moments", "fisher", "evaluation"},
     {"averaging", "callbacks", "checkpoints", "correction"},
-    {"methods", "probing"},
+    {"integrations", "methods", "probing"},
     {"sequence"},
     {"comparison"},
     {"commands"},
