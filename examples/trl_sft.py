@@ -7,7 +7,7 @@ from trl import SFTConfig, SFTTrainer
 from sfa_hf import SFACallback
 from sfa_hf.models import resolve_model
 
-name = resolve_model("builtin:llama")  # or any Hub id or folder
+name = resolve_model("builtin:pythia")  # or any Hub id or folder
 model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 model.config.pad_token_id = tokenizer.pad_token_id
@@ -17,7 +17,7 @@ columns = {
 }
 trainer = SFTTrainer(
     model,
-    args=SFTConfig("runs/trl-sft", max_steps=4, max_length=32, report_to="none", save_strategy="no"),
+    args=SFTConfig("runs/trl-sft", max_steps=4, bf16=False, report_to="none", save_strategy="no"),
     train_dataset=Dataset.from_dict(columns),
     processing_class=tokenizer,
     callbacks=[SFACallback(beta=0.5, p=0.25)],
