@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Two threads on two cores, one of which compiles or belongs to another process, spend their time waiting for
@@ -38,7 +39,9 @@ _builds = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the tests a folder of ops of their own, so that no other program's lock can hold them up."""
+    """Time no test; give them a folder of ops of their own, so that no other program's lock holds them up."""
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
     os.environ["TORCH_EXTENSIONS_DIR"] = str(config.cache.mkdir("deepspeed_ops"))
 
 
@@ -52,6 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: 1 if _needs_ops(item) else 0 if _file(item) in first else 2)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep each file whole, and all that start processes on one worker: one distributed job at a time."""
     from xdist.scheduler import LoadScopeScheduling

@@ -158,7 +158,10 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """``sfa-hf ARGUMENTS``; those of the process if None. Ends with exit code 0, 2, 70, 74, 75 or 130."""
+    """``sfa-hf ARGUMENTS``; those of the process if None.
+
+    Ends with exit code 0, 2, 65, 69, 70, 74, 75 or 130: see docs/resume.md.
+    """
     _run(COMMAND, NAME, arguments)
 
 

@@ -117,7 +117,7 @@ def _peers() -> ModuleType:
 
 
 def _unexpected(error: Exception) -> str | None:
-    file = keep_traceback(error)
+    file = keep_traceback(error, _peers().launch() if _launched() else "")
     if file is None:
         return None
     message = " ".join(str(error).split())

@@ -12,8 +12,12 @@ from pathlib import Path
 import psutil
 
 
-def keep_traceback(error: BaseException) -> Path | None:
+def keep_traceback(error: BaseException, launch: str = "") -> Path | None:
     """Write the traceback of ``error`` to a file among the temporary ones.
+
+    Args:
+        error: whose traceback.
+        launch: tells this launch from others of the same launcher, where that is known.
 
     Returns:
         The file; None where another process of this launch, on this machine, has written its own already.
@@ -21,7 +25,7 @@ def keep_traceback(error: BaseException) -> Path | None:
     text = "".join([*traceback.format_exception(error), f"\ncommand: {sys.argv}\n"])
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     with suppress(FileExistsError):
-        return _written(_name_of_launch() if launched else None, text)
+        return _written(_name_of_launch(launch) if launched else None, text)
     return None
 
 
@@ -36,8 +40,8 @@ def _written(name: str | None, text: str) -> Path:
     return Path(path)
 
 
-def _name_of_launch() -> str:
+def _name_of_launch(launch: str) -> str:
     """The same in all processes that one launcher started together, and in no others."""
     parent = psutil.Process(os.getppid())
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    attempt = launch or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return f"sfa_hf-traceback-{os.getuid()}-{parent.pid}-{parent.create_time():.2f}-{attempt}.txt"

@@ -66,6 +66,11 @@ def at(place: str) -> None:
     _place = place
 
 
+def launch() -> str:
+    """What tells this launch from all others, the same in all its processes; empty where none was joined."""
+    return "" if _joined is None else _joined.token
+
+
 def leave(code: int, line: str | None) -> int | None:
     """End this process's part in the launch: all others end with the same code, and the line is said once.
 
@@ -103,6 +108,7 @@ class _Peers:
         self._silence, self._start = silence, start
         self._links: dict[int, Link] = {}
         self._lock = threading.RLock()
+        self.token = ""
         self._code = 0
         self._said = False
         self._finished = False
@@ -208,15 +214,15 @@ class _Hub(_Peers):
     def _connect(self, timer: threading.Timer) -> None:
         both = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both else socket.AF_INET
-        token = secrets.token_hex(8)
+        self.token = secrets.token_hex(8)
         with socket.create_server(("", 0), family=family, dualstack_ipv6=both, backlog=self._ranks) as server:
             self._store = open_store(self._rank, self._start)
-            self._store.set(key(), json.dumps([server.getsockname()[1], token, own_name()]))
+            self._store.set(key(), json.dumps([server.getsockname()[1], self.token, own_name()]))
             while len(self._links) < self._ranks - 1:
                 link = Link(server.accept()[0])
                 with suppress(OSError):
                     hello = link.wait(_HELLO_SECONDS)
-                    if hello.get("token") == token:
+                    if hello.get("token") == self.token:
                         link.rank, link.name = hello["rank"], hello["name"]
                         self._links[link.rank] = link
         timer.cancel()
@@ -258,10 +264,10 @@ class _Spoke(_Peers):
 
     def _connect(self, timer: threading.Timer) -> None:
         self._store = open_store(self._rank, self._start)
-        port, token, name = json.loads(self._store.get(key()))
+        port, self.token, name = json.loads(self._store.get(key()))
         link = Link(connected(os.environ["MASTER_ADDR"], port, self._start))
         link.rank, link.name = 0, name
-        link.send({"token": token, "rank": self._rank, "name": own_name()})
+        link.send({"token": self.token, "rank": self._rank, "name": own_name()})
         timer.cancel()
         # Rank 0 began before: where it waits in vain for another rank, it says so before this is over.
         answer = link.wait(self._start + _GRACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.options import EvaluationOptions
 from sfa_hf.evaluation.records import write_records
 from sfa_hf.evaluation.sandbox import box_for
-from sfa_hf.evaluation.scoring.base import Asked, Job, Kind
+from sfa_hf.evaluation.scoring.base import Asked, Job, Kind, no_number
 from sfa_hf.evaluation.untouched import untouched
 from sfa_hf.tasks.encoding import Encoding, end_ids
 from sfa_hf.tasks.scorings import known_scorings
@@ -76,7 +77,7 @@ def evaluate_task(
         The score, on every process.
 
     Raises:
-        ConfigError: the task's rows, its scoring and the model do not go together.
+        ConfigError: the task's rows, its scoring and the model do not go together; or the score is no number.
     """
     started = time.perf_counter()
     live = LiveModel(model, tokenizer)
@@ -103,6 +104,8 @@ def check_tasks(tasks: Sequence[Task], options: EvaluationOptions) -> None:
 
 def _judged(kind: Kind, job: Job, asked: Asked[Any], records_path: Path | None) -> TaskScore:
     judged = kind.judge(job.task, job.rows, asked.answers, job.scoring)
+    if not math.isfinite(judged.value):
+        raise no_number(job.task, f"the model's {job.scoring.metric} is {judged.value}")
     if records_path is not None and job.options.records:
         write_records(records_path, judged.records)
     return TaskScore(

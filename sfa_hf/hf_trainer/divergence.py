@@ -1,9 +1,9 @@
-"""A training whose weights become NaN or infinite ends at that step, before they are saved anywhere."""
+"""A training whose weights or gradients become NaN or infinite ends before such weights are saved."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate.utils import gather_object
@@ -15,8 +15,11 @@ from sfa_hf.engines.sharded import is_sharded, own_part
 from sfa_hf.errors import Diverged
 from sfa_hf.hf_trainer.caller import caller
 
-SKIPPED_IN_A_ROW = 50
-"""A loss scaler that halves its 2^16 so often is far below fp16's smallest number, 2^-24."""
+SKIPPED_IN_A_ROW = {True: 50, False: 3}
+"""With a loss scale, and without. A scaler that halves its 2^16 so often is far below fp16's smallest number,
+2^-24. Without one it is the weights or the rows, and a few rows may be wrong without harm."""
+SKIPPED_AT_THE_END = {True: 3, False: 1}
+"""A scaler that has found its scale skips one step when it tries a larger one, DeepSpeed's two."""
 _NAMES_SHOWN = 3
 
 
@@ -26,13 +29,18 @@ class DivergenceWatch(TrainerCallback):
     After each step it looks at one small parameter that every process holds whole, which takes microseconds
     and no communication: a NaN in the loss reaches all parameters in the same step. On a GPU it reads what
     the step before left, and so never waits. All weights are looked at before each evaluation, each
-    checkpoint and the end, and where a NaN is logged. A step that the loss scaler skips changes no weight.
+    checkpoint and the end, and where a NaN is logged.
+
+    DeepSpeed skips a step whose gradients are not finite, in bf16 and fp32 too (``check_grad_overflow``), and
+    the weights stay. The training goes on, and ends with :data:`SKIPPED_IN_A_ROW` of such steps, with
+    :data:`SKIPPED_AT_THE_END` as its last ones, or where all are.
     """
 
     def on_train_begin(
-        self, _: TrainingArguments, __: TrainerState, ___: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, _: TrainerState, __: TrainerControl, **kwargs: Any
     ) -> None:
         self._model: nn.Module = kwargs["model"]
+        self._has_loss_scale = args.fp16 or any(p.dtype == torch.float16 for p in self._model.parameters())
         self._statistics = _saved_statistics(self._model)
         trained = (p for p in self._model.parameters() if p.requires_grad)
         whole = [p for p in trained if not is_sharded(p) and p.numel()]
@@ -46,20 +54,22 @@ class DivergenceWatch(TrainerCallback):
     ) -> None:
         skipped = getattr(kwargs["optimizer"], "step_was_skipped", False)
         self._skipped = self._skipped + 1 if skipped else 0
-        if self._skipped >= SKIPPED_IN_A_ROW:
-            raise Diverged(state.global_step + 1, f"the gradients of {self._skipped} steps were not finite")
+        if self._skipped >= SKIPPED_IN_A_ROW[self._has_loss_scale]:
+            self._refuse_skipped(state.global_step + 1)
 
     def on_step_end(
         self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any
     ) -> None:
         if not self._looks_finite() or _leaves_weights(control):
             self.check(state)
+        self._check_end(state, control)
 
     def on_epoch_end(
         self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any
     ) -> None:
         if _leaves_weights(control):
             self.check(state)
+        self._check_end(state, control)
 
     def on_log(
         self,
@@ -88,6 +98,18 @@ class DivergenceWatch(TrainerCallback):
         if everyones:
             names = ", ".join(everyones[:_NAMES_SHOWN]) + (" ..." if len(everyones) > _NAMES_SHOWN else "")
             raise Diverged(state.global_step, f"weights are NaN or infinite ({names})")
+
+    def _check_end(self, state: TrainerState, control: TrainerControl) -> None:
+        """Do not take for trained what its last steps, or all of them, left alone."""
+        all_skipped = self._skipped and self._skipped == state.global_step
+        if control.should_training_stop and (
+            all_skipped or self._skipped >= SKIPPED_AT_THE_END[self._has_loss_scale]
+        ):
+            self._refuse_skipped(state.global_step)
+
+    def _refuse_skipped(self, step: int) -> NoReturn:
+        steps = "this step" if self._skipped == 1 else f"the last {self._skipped} steps"
+        raise Diverged(step, f"the gradients of {steps} were NaN or infinite, and no weight was changed")
 
     def _looks_finite(self) -> bool:
         if self._sentinel is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,13 +109,12 @@ def _bomb(file: Path) -> None:
         (lambda file: file.write_text("# nothing"), "holds no keys"),
     ],
 )
-def test_a_bad_file_is_one_line_in_a_second(make: Callable[[Path], Any], told: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(60)  # it takes a second at most, and without its bounds for ever
+def test_a_bad_file_is_one_line(make: Callable[[Path], Any], told: str, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     make(file)
-    begin = time.process_time()
     with pytest.raises(ConfigError) as error:
         read_yaml(file)
-    assert time.process_time() - begin < 1
     assert told in str(error.value)
     assert str(error.value).startswith(str(file))
 

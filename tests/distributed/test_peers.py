@@ -19,7 +19,7 @@ from sfa_hf.errors import ConfigError
 from tests import launches
 
 KILL, STOP = int(signal.SIGKILL), int(signal.SIGSTOP)
-SILENCE, START = 2, 4
+SILENCE, START = 2, 3
 
 
 def end(how: str, rank: int, place: str) -> None:
@@ -71,9 +71,9 @@ def launch(
 @pytest.mark.parametrize(
     ("number", "rank", "problem"),
     [
-        (KILL, 0, "ended without a word"),
-        (KILL, 1, "ended without a word"),
-        (STOP, 0, f"did not answer within {SILENCE} s"),
+        pytest.param(KILL, 0, "ended without a word", marks=pytest.mark.slow),
+        pytest.param(KILL, 1, "ended without a word", marks=pytest.mark.slow),
+        pytest.param(STOP, 0, f"did not answer within {SILENCE} s", marks=pytest.mark.slow),
         (STOP, 2, f"did not answer within {SILENCE} s"),
     ],
 )
@@ -89,7 +89,10 @@ def test_a_lost_process_ends_the_others(
     assert lines[0].endswith("the same command continues from the newest checkpoint")
 
 
-@pytest.mark.parametrize(("number", "rank", "who"), [(KILL, 0, "rank 0"), (STOP, 1, "rank 1")])
+@pytest.mark.parametrize(
+    ("number", "rank", "who"),
+    [pytest.param(KILL, 0, "rank 0", marks=pytest.mark.slow), (STOP, 1, "rank 1")],
+)
 def test_a_process_that_does_not_come_ends_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, rank: int, who: str
 ) -> None:
@@ -99,7 +102,10 @@ def test_a_process_that_does_not_come_ends_the_others(
     assert lines[0].startswith(f"error: lost a process at the start: {who} did not come within {START} s")
 
 
-@pytest.mark.parametrize("rank", [0, 1, -1])
+_SLOW = [pytest.param(rank, marks=pytest.mark.slow) for rank in (0, -1)]
+
+
+@pytest.mark.parametrize("rank", [1, *_SLOW])
 def test_bad_input_of_one_process_ends_all_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
@@ -112,10 +118,14 @@ def test_bad_input_of_one_process_ends_all_with_its_line(
 def test_an_unforeseen_error_of_one_process_ends_all_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codes, lines = launch(tmp_path, monkeypatch, 2, how="unforeseen", rank=1)
-    assert codes == [70, 70]
-    assert len(lines) == 1
-    assert "unexpected: KeyError: 'x'" in lines[0]
+    """Each time: the second launch, by the same launcher, keeps a traceback of its own."""
+    for number in (1, 2):
+        codes, lines = launch(tmp_path, monkeypatch, 2, how="unforeseen", rank=1)
+        assert codes == [70, 70]
+        assert len(lines) == number
+        assert "unexpected: KeyError: 'x'" in lines[-1]
+        tracebacks = {line.partition("traceback in ")[2] for line in lines}
+        assert len(tracebacks) == number
 
 
 def test_processes_that_finish_one_after_another_are_not_lost(

@@ -62,6 +62,31 @@ def test_batch_size_changes_no_score(kind: str, tmp_path: Path) -> None:
     assert [r.get("output") for r in ones] == [r.get("output") for r in manys]
 
 
+@pytest.mark.parametrize("kind", ["choice", "perplexity"])
+def test_a_model_that_computes_nan_has_no_score(kind: str, tmp_path: Path) -> None:
+    spoilt = model()
+    spoilt.lm_head.weight.data.fill_(math.nan)
+    small, records = task(tmp_path, SCORINGS[kind]), tmp_path / "records.jsonl"
+    with pytest.raises(ConfigError, match=r"^small: the model's log-likelihoods of its rows are nan"):
+        evaluate_task(spoilt, tokenizer(), small, Encoding(), EvaluationOptions(), records_path=records)
+    assert not records.exists()
+
+
+def test_an_infinite_score_is_no_score(tmp_path: Path) -> None:
+    spoilt = model()
+    spoilt.register_forward_hook(lambda *given: _banned(given[-1]))
+    small, records = task(tmp_path, SCORINGS["perplexity"]), tmp_path / "records.jsonl"
+    with pytest.raises(ConfigError, match=r"^small: the model's nll is -inf"):
+        evaluate_task(spoilt, tokenizer(), small, Encoding(), EvaluationOptions(), records_path=records)
+    assert not records.exists()
+
+
+def _banned(output: Any) -> Any:
+    """All tokens but one have the probability 0."""
+    output.logits[..., 1:] = -math.inf
+    return output
+
+
 def test_a_limit_scores_a_part_of_the_rows(tmp_path: Path) -> None:
     score, records = scored(tmp_path, SCORINGS["perplexity"], limit=5)
     _, everything = scored(tmp_path, SCORINGS["perplexity"])

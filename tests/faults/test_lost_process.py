@@ -50,8 +50,7 @@ def lose(endurance: Endurance, run: Path, fault: Fault) -> Loss:
     return Loss(ended.codes, [line for line in said.splitlines() if line.startswith("error: ")])
 
 
-def check(engine: str, tmp_path: Path, moment: str, rank: int, number: int) -> None:
-    endurance, run = Endurance(engine, tmp_path), tmp_path / "run"
+def check(endurance: Endurance, run: Path, moment: str, rank: int, number: int) -> None:
     loss = lose(endurance, run, Fault(MOMENTS[moment], rank=rank, number=number))
     assert loss.codes[rank] == -signal.SIGKILL
     assert loss.codes[1 - rank] == EXIT_LOST_PROCESS
@@ -59,9 +58,14 @@ def check(engine: str, tmp_path: Path, moment: str, rank: int, number: int) -> N
     assert len(loss.lines) == 1
     assert loss.lines[0].startswith(f"error: lost a process: rank {rank} (process ")
     assert how in loss.lines[0]
-    print(loss)
     assert endurance.launch(run, None) == 0
     assert endurance.compare(run) == 0
+
+
+@pytest.fixture(scope="module")
+def endurance(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Endurance:
+    """One engine's undisturbed run, which all cases of that engine are compared with."""
+    return Endurance(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(autouse=True)
@@ -73,15 +77,18 @@ _KILLS = [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGSTOP), (1, sig
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3"])
+@pytest.mark.parametrize("endurance", ["ddp", "zero2", "zero3"], indirect=True)
 @pytest.mark.parametrize(("rank", "number"), _KILLS)
-def test_in_training(tmp_path: Path, engine: str, rank: int, number: int) -> None:
-    check(engine, tmp_path, "step", rank, number)
+def test_in_training(tmp_path: Path, endurance: Endurance, rank: int, number: int) -> None:
+    check(endurance, tmp_path / "run", "step", rank, number)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("endurance", ["ddp"], indirect=True)
 @pytest.mark.parametrize("moment", ["scoring", "model"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_in_evaluation_and_while_a_model_is_saved(tmp_path: Path, moment: str, number: int) -> None:
+def test_in_evaluation_and_while_a_model_is_saved(
+    tmp_path: Path, endurance: Endurance, moment: str, number: int
+) -> None:
     """Both are rank 0's work, which rank 1 waits for."""
-    check("ddp", tmp_path, moment, 0, number)
+    check(endurance, tmp_path / "run", moment, 0, number)

@@ -17,8 +17,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from sfa_hf import EMACallback, L2Callback, SFACallback
 from sfa_hf.errors import Diverged
-from sfa_hf.hf_trainer.divergence import SKIPPED_IN_A_ROW, DivergenceWatch
-from tests.tiny_training import tiny_model, train, weights
+from sfa_hf.hf_trainer.divergence import SKIPPED_AT_THE_END, SKIPPED_IN_A_ROW, DivergenceWatch
+from tests.tiny_training import arguments, tiny_model, train, weights
 
 AT = 4
 
@@ -89,24 +89,38 @@ def test_a_merge_of_nan_ends_the_training(tmp_path: Path) -> None:
         train(tmp_path, callbacks, max_grad_norm=0.0)
 
 
-@pytest.mark.parametrize("steps", [SKIPPED_IN_A_ROW - 1, SKIPPED_IN_A_ROW])
-def test_steps_that_the_loss_scaler_skips_are_normal_unless_all_are(steps: int) -> None:
+@pytest.mark.parametrize(
+    ("fp16", "skipped", "last", "problem"),
+    [
+        *((fp16, [*[True] * (most - 1), False] * 2, False, None) for fp16, most in SKIPPED_IN_A_ROW.items()),
+        *(
+            (fp16, [False, *[True] * most], False, f"the last {most} steps were")
+            for fp16, most in SKIPPED_IN_A_ROW.items()
+        ),
+        (True, [False, *[True] * (SKIPPED_AT_THE_END[True] - 1)], True, None),
+        (True, [False, *[True] * SKIPPED_AT_THE_END[True]], True, "the last 3 steps were"),
+        (True, [True], True, "this step were"),
+        (True, [True, False], True, None),
+        (False, [False] * 9, True, None),
+        (False, [False, True], True, "this step were"),
+        (False, [False, True, False], True, None),
+    ],
+)
+def test_a_training_that_skips_its_steps_ends(
+    tmp_path: Path, fp16: bool, skipped: list[bool], last: bool, problem: str | None
+) -> None:
+    """``last``: the training ends with the steps."""
     watch, state, control = DivergenceWatch(), TrainerState(), TrainerControl()
-    watch.on_train_begin(None, state, control, model=tiny_model())
-
-    def take(count: int, skipped: bool) -> None:
-        for _ in range(count):
-            watch.on_optimizer_step(None, state, control, optimizer=SimpleNamespace(step_was_skipped=skipped))
-            state.global_step += 1
-
-    with (
-        pytest.raises(Diverged, match=f"at step {SKIPPED_IN_A_ROW}: the gradients of")
-        if (steps == SKIPPED_IN_A_ROW)
-        else nullcontext()
-    ):
-        take(steps, skipped=True)
-        take(1, skipped=False)
-        take(SKIPPED_IN_A_ROW - 1, skipped=True)
+    watch.on_train_begin(arguments(tmp_path, fp16=fp16), state, control, model=tiny_model())
+    with pytest.raises(Diverged, match=problem) if problem else nullcontext():
+        for number, each in enumerate(skipped, 1):
+            optimizer = SimpleNamespace(step_was_skipped=each)
+            watch.on_optimizer_step(None, state, control, optimizer=optimizer)
+            state.global_step = number
+            control.should_training_stop = last and number == len(skipped)
+            watch.on_step_end(None, state, control)
+    if problem:
+        assert state.global_step >= len(skipped) - 1
 
 
 def test_saved_statistics_are_weights_too(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from sfa_hf.errors import ConfigError
 from sfa_hf.evaluation.batching import length_sorted
 from sfa_hf.evaluation.live import LiveModel
 from sfa_hf.evaluation.options import EvaluationOptions
@@ -72,3 +73,9 @@ class Kind(Protocol):
     def ask(self, job: Job) -> Asked[Any]: ...
 
     def judge(self, task: str, rows: Sequence[Row], answers: Sequence[Any], scoring: Scoring) -> Judged: ...
+
+
+def no_number(task: str, problem: str) -> ConfigError:
+    """What to raise where a model has no score on a task: it computes NaN or infinity."""
+    right = "a model that computes finite numbers; one that has diverged is trained again into another folder"
+    return ConfigError(task, problem, right)
