@@ -9,7 +9,7 @@ from sfa_hf.distributed import clean_end
 from sfa_hf.models import resolve_model
 
 accelerator = Accelerator()
-name = resolve_model("builtin:pythia")  # or any Hub id or folder
+name = resolve_model("builtin:llama")  # or any Hub id or folder
 model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
 model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=1e-3))
 sfa = SFA(beta=0.5, p=0.25, total_steps=8, log=lambda values, step: print(step, values["sfa/drift_before"]))

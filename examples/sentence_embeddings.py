@@ -8,7 +8,7 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 from sfa_hf import SFACallback
 from sfa_hf.models import resolve_model
 
-model = SentenceTransformer(resolve_model("builtin:pythia"), device="cpu")  # or any Hub id or folder
+model = SentenceTransformer(resolve_model("builtin:llama"), device="cpu")  # or any Hub id or folder
 model.tokenizer.pad_token = model.tokenizer.pad_token or model.tokenizer.eos_token
 pairs = {"anchor": [f"{n} plus {n}" for n in range(16)], "positive": [f"{2 * n}" for n in range(16)]}
 trainer = SentenceTransformerTrainer(

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sfa_hf import SFA
 from sfa_hf.models import resolve_model
 
-name = resolve_model("builtin:pythia")  # or any Hub id or folder
+name = resolve_model("builtin:llama")  # or any Hub id or folder
 model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 sfa = SFA(beta=0.5, p=0.25, total_steps=8, log=lambda values, step: print(step, values["sfa/drift_before"]))

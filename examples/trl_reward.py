@@ -7,7 +7,7 @@ from trl import RewardConfig, RewardTrainer
 from sfa_hf import SFACallback
 from sfa_hf.models import resolve_model
 
-name = resolve_model("builtin:pythia")  # or any Hub id or folder
+name = resolve_model("builtin:llama")  # or any Hub id or folder
 model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1)
 tokenizer = AutoTokenizer.from_pretrained(name)
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
