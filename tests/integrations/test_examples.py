@@ -5,17 +5,21 @@ from __future__ import annotations
 import importlib.util
 import runpy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_training import worst_ulp
 
+from sfa_hf import models
 from sfa_hf.anchor.merge import Merged, merge
 from sfa_hf.averaging import averaging
+from sfa_hf.models import Recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LONGEST = 25
+SMALLEST = Recipe("llama", hidden=32, layers=1, heads=2, vocabulary=300, documents=40, steps=2, batch=4)
 MERGES = {
     "torch_loop": (None, 4),
     "accelerate_loop": (None, 4),
@@ -51,6 +55,8 @@ def test_an_example_merges_as_in_float64(name: str, tmp_path: Path, monkeypatch:
         return merged
 
     monkeypatch.setattr(averaging, "merge", checked)
+    smaller = partial(models.resolve_model, cache_dir=tmp_path / "models", recipe=SMALLEST)
+    monkeypatch.setattr(models, "resolve_model", smaller)
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert len(calls) == expected
