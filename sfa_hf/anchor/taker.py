@@ -90,7 +90,7 @@ class AnchorTaker:
         model: nn.Module,
         shards: Sequence[Shard],
         recorded: AnchorRecord | None,
-        checkpoint: Path,
+        checkpoint: Path | None,
     ) -> tuple[ShardBuffer, AnchorRecord]:
         """Take the anchor of a training that resumes.
 
@@ -99,7 +99,7 @@ class AnchorTaker:
             model: the model in training.
             shards: what is anchored.
             recorded: what the checkpoint says that the anchor was.
-            checkpoint: from which it resumes.
+            checkpoint: from which it resumes; None where the training keeps no folders.
 
         Raises:
             ConfigError: it cannot be had, or is another one.
@@ -115,7 +115,7 @@ class AnchorTaker:
         if recorded is None:
             _logger.warning("the checkpoint does not say what its anchor was: taking %s on trust", record)
         else:
-            self._refuse_another(record, recorded)
+            refuse_another(record, recorded)
         return theta_o, record
 
     def save(self, engine: Engine, theta_o: ShardBuffer, record: AnchorRecord) -> None:
@@ -158,26 +158,38 @@ class AnchorTaker:
         self._revision = files.revision
         return files.read
 
-    def _saved(self, recorded: AnchorRecord | None, checkpoint: Path) -> StartWeights:
+    def _saved(self, recorded: AnchorRecord | None, checkpoint: Path | None) -> StartWeights:
         if recorded is None:
             problem = f"training resumes from {checkpoint}, whose weights are not theta_o"
             right = "anchor=FOLDER or Hub id of the model that this training began with"
             raise ConfigError("anchor", problem, right)
         if recorded.source is not None:
             raise ConfigError("anchor", f"None, but this training began with {recorded}", recorded.source)
-        beside = start_folder(str(checkpoint.parent), recorded.fingerprint)
-        return StartWeights(
-            beside if beside.is_dir() else start_folder(self._output_dir, recorded.fingerprint)
-        )
+        own = start_folder(self._output_dir, recorded.fingerprint)
+        beside = start_folder(str(checkpoint.parent), recorded.fingerprint) if checkpoint else own
+        return StartWeights(beside if beside.is_dir() else own)
 
-    def _refuse_another(self, record: AnchorRecord, recorded: AnchorRecord) -> None:
-        if record.dtype != recorded.dtype:
-            raise ConfigError(
-                "anchor_dtype", f"{record.dtype}, but this training began with {recorded}", recorded.dtype
-            )
-        if record.fingerprint != recorded.fingerprint:
-            problem = f"{record} is not the anchor that this training began with: {recorded}"
-            raise ConfigError("anchor", problem, "that anchor, unchanged, or a new output_dir")
+
+def refuse_another(
+    record: AnchorRecord, recorded: AnchorRecord, right: str = "that anchor, unchanged, or a new output_dir"
+) -> None:
+    """Refuse to go on with another anchor than the training began with.
+
+    Args:
+        record: what was taken now.
+        recorded: what the training began with.
+        right: what would be right.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    if record.dtype != recorded.dtype:
+        raise ConfigError(
+            "anchor_dtype", f"{record.dtype}, but this training began with {recorded}", recorded.dtype
+        )
+    if record.fingerprint != recorded.fingerprint:
+        problem = f"{record} is not the anchor that this training began with: {recorded}"
+        raise ConfigError("anchor", problem, right)
 
 
 def anchor_files(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from transformers import TrainerState
 
 from sfa_hf.engines.base import Engine, Shard
 from sfa_hf.shards.buffer import Block
@@ -24,8 +23,6 @@ class Training:
         shards: those of this rank.
         output_dir: the training's.
         rank: this process.
-        resumes: whether it goes on from a checkpoint.
-        recorded: the ``record`` that the checkpoint kept; None for nothing.
     """
 
     engine: Engine
@@ -34,8 +31,6 @@ class Training:
     shards: Sequence[Shard]
     output_dir: str
     rank: int
-    resumes: bool
-    recorded: dict[str, Any] | None
 
 
 class Weights:
@@ -63,9 +58,9 @@ class Weights:
 class Weighting:
     r"""Gives the weights of one merge after another. This one: \beta for every entry of every merge.
 
-    A subclass overrides what it changes. The callback calls ``check`` before anything is read, ``begin`` when
-    \theta_o is taken, ``at_merge`` at each merge, ``end`` after the last step, and ``release`` then and
-    after a ``begin`` that failed.
+    A subclass overrides what it changes. ``check`` is called before anything is read, ``begin`` when
+    \theta_o is taken, ``check_record`` after it at a resume, ``at_merge`` at each merge, ``end`` after the
+    last step, and ``release`` then and after a ``begin`` that failed.
 
     Attributes:
         nbytes: bytes that it keeps on this rank.
@@ -75,19 +70,24 @@ class Weighting:
     nbytes = 0
     record: dict[str, Any] | None = None
 
-    def check(self, optimizer: Any, state: TrainerState) -> None:
-        """Refuse a training that it cannot work with.
-
-        Raises:
-            NotImplementedError: because of the optimizer.
-            ConfigError: because of what else the training does.
-        """
+    def check(self, optimizer: Any) -> None:
+        """Raise NotImplementedError for an optimizer that it cannot work with."""
 
     def begin(self, training: Training) -> None:
         """Take what it needs; a collective call.
 
         Raises:
-            ConfigError: it cannot be had, or is other than the checkpoint's record says.
+            ConfigError: it cannot be had.
+        """
+
+    def check_record(self, recorded: dict[str, Any] | None) -> None:
+        """Refuse to resume with other than the training began with.
+
+        Args:
+            recorded: the ``record`` that the checkpoint kept; None for nothing.
+
+        Raises:
+            ConfigError: they differ.
         """
 
     def prefetch(self, shards: Sequence[Shard]) -> None:

@@ -10,7 +10,7 @@ from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.anchor.merge import merge
 from sfa_hf.anchor.weighting import Weights
-from sfa_hf.callbacks import schedule
+from sfa_hf.averaging import schedule
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import AnchorDevice, AnchorDtype, Beta, Flag, Lora, P, Pattern, Source
 from sfa_hf.rules import Average

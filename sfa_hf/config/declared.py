@@ -125,6 +125,21 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return with_checks
 
 
+def passes_on(target: Callable[..., Any]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Show, of a function that hands ``*args`` and ``**options`` to ``target``, the arguments of both."""
+    theirs = inspect.signature(target).parameters.values()
+
+    def with_both(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+        positional = [p for p in theirs if p.kind is not p.KEYWORD_ONLY]
+        rest = [p for p in theirs if p.kind is p.KEYWORD_ONLY]
+        function.__signature__ = signature.replace(parameters=[*positional, *own, *rest])  # type: ignore[attr-defined]
+        return function
+
+    return with_both
+
+
 def readable(text: str) -> str:
     r"""A docstring's text for people: \beta as β, \bar F as F with a bar, references as names."""
     text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", text).replace("``", "`")
@@ -179,12 +194,22 @@ def _fields_of_dataclass(declaration: Any) -> Iterator[Option]:
 
 
 def _entries(declaration: Any) -> dict[str, str]:
-    """The docstring's entries by name; a class has those of its bases, but for what it writes anew."""
+    """The docstring's entries by name; a class has those of its bases, but for what it writes anew.
+
+    A class may write them in its own docstring, or in that of its constructor.
+    """
     entries: dict[str, str] = {}
-    for owner in reversed(declaration.__mro__ if isinstance(declaration, type) else [declaration]):
-        parsed = docstring_parser.google.parse(owner.__doc__ or "")
+    owners = reversed(declaration.__mro__) if isinstance(declaration, type) else [declaration]
+    texts = (text for owner in owners for text in (owner.__doc__, _text_of_constructor(owner)))
+    for text in texts:
+        parsed = docstring_parser.google.parse(text or "")
         entries |= {each.arg_name: " ".join((each.description or "").split()) for each in parsed.params}
     return entries
+
+
+def _text_of_constructor(owner: Any) -> str | None:
+    constructor = vars(owner).get("__init__") if isinstance(owner, type) else None
+    return getattr(constructor, "__doc__", None)
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:

@@ -32,9 +32,17 @@ def refuse_infinite_arguments(args: TrainingArguments, optimizer: Any) -> None:
     Raises:
         ConfigError: names the argument.
     """
-    given = [(name, getattr(args, name, None)) for name in _FINITE]
+    _refuse_infinite((name, getattr(args, name, None)) for name in _FINITE)
+    refuse_infinite_groups(optimizer)
+
+
+def refuse_infinite_groups(optimizer: Any) -> None:
+    """:func:`refuse_infinite_arguments` of an optimizer's own numbers alone."""
     for group in optimizer.param_groups:
-        given += [(f"optimizer's {name}", value) for name, value in group.items() if name != "params"]
+        _refuse_infinite((f"optimizer's {name}", value) for name, value in group.items() if name != "params")
+
+
+def _refuse_infinite(given: Iterable[tuple[str, Any]]) -> None:
     for name, value in given:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(name, f"is {value}", "a finite number")

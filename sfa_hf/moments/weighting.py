@@ -59,9 +59,8 @@ class ByMoments(Weighting):
         self._given, self._anchor = anchor_moments, anchor
         self._past: AnchorMoments | None = None
 
-    def check(self, optimizer: Any, state: TrainerState) -> None:
+    def check(self, optimizer: Any) -> None:
         second_moment_decay(optimizer)
-        refuse_second_saver(state, allowed=1)
 
     def begin(self, training: Training) -> None:
         engine = self._engine = training.engine
@@ -74,8 +73,10 @@ class ByMoments(Weighting):
         self._sums_before: Mapping[str, float] | None = None
         self.nbytes = 0 if self._before is None else self._before.nbytes
         self.record = asdict(record)
-        if training.resumes:
-            refuse_other_moments(self.record, training.recorded)
+
+    def check_record(self, recorded: dict[str, Any] | None) -> None:
+        assert self.record is not None
+        refuse_other_moments(self.record, recorded)
 
     def prefetch(self, shards: Sequence[Shard]) -> None:
         if self._before is not None:

@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from sfa_hf import engines
-from sfa_hf.callbacks.sfa import ANCHOR_WEIGHT
+from sfa_hf.averaging.averaging import ANCHOR_WEIGHT
 from sfa_hf.errors import Diverged
 from sfa_hf.evaluation.curve import ScoreEvery, curve
 from sfa_hf.files.adapter_folder import is_adapter

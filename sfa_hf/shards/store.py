@@ -62,12 +62,14 @@ class Store(ABC):
             then asked for the ranges [0, at_once), [at_once, 2 at_once) ... alone, each first put, in order,
             before any is got. None for any range, without a copy.
         exact: whether values come back as they were put, to ``place.dtype``.
+        in_file: whether it keeps them in ``place.file``.
         place: what it holds.
     """
 
     name: ClassVar[str]
     at_once: ClassVar[int | None] = None
     exact: ClassVar[bool] = True
+    in_file: ClassVar[bool] = False
 
     def __init__(self, place: Place) -> None:
         self.place = place

@@ -23,6 +23,7 @@ class DiskStore(FlatStore):
     """
 
     name = "disk"
+    in_file = True
 
     def allocate(self) -> Tensor:
         """Reserve the disk space and map it."""

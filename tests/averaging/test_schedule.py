@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfa_hf.callbacks.schedule import interval, is_merge_step, merges_until
+from sfa_hf.averaging.schedule import interval, is_merge_step, merges_until
 
 TOTALS = st.integers(1, 3000)
 FRACTIONS = st.floats(0, 1, exclude_min=True)

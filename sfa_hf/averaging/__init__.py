@@ -1,0 +1,1 @@
+"""SFA itself: which steps merge, what a merge does, and a training loop of one's own."""
