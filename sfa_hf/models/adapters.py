@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from sfa_hf.errors import ConfigError
+from sfa_hf.files.adapter_folder import WEIGHTS
 
 NAME = "default"
 """What the adapter is called in the model."""
@@ -27,6 +28,8 @@ def put_on(model: PreTrainedModel, folder: str | Path, key: str, *, trained: boo
     """
     peft = import_peft(key)
     right = "an adapter of this very model"
+    if not (Path(folder) / WEIGHTS).is_file():
+        raise ConfigError(key, f"the adapter {folder} has no {WEIGHTS}", "an adapter saved as safetensors")
     try:
         adapted = peft.PeftModel.from_pretrained(model, str(folder), NAME, is_trainable=trained)
         stored = peft.utils.load_peft_weights(str(folder), device="cpu")
