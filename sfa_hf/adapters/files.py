@@ -17,12 +17,11 @@ from torch import Size, Tensor, nn
 from sfa_hf.adapters.groups import Group, full_shape
 from sfa_hf.engines.base import Shard
 from sfa_hf.errors import ConfigError
+from sfa_hf.files.adapter_folder import CONFIG, WEIGHTS
 from sfa_hf.files.hub import from_hub
 from sfa_hf.files.regular import json_object
 from sfa_hf.files.safetensors_slices import Stored, open_tensors
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 _RIGHT = "the folder of an adapter of the same kind, on the same base"
 _PREFIX = "base_model.model."
 """What PEFT's files have before the names of the base model."""

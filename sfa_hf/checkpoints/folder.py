@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sfa_hf.config.paths import expanded
-from sfa_hf.errors import ConfigError
+from sfa_hf.errors import ConfigError, known_as
+from sfa_hf.files.adapter_folder import is_adapter
 from sfa_hf.files.regular import json_object
 from sfa_hf.files.safetensors_slices import Stored, open_tensors
 from sfa_hf.files.weight_files import SAVED, weight_files
@@ -41,7 +43,7 @@ class SavedModel:
 
 
 def open_model(source: str, key: str, stack: ExitStack, fisher: str | None = None) -> SavedModel:
-    """Open a model for as long as ``stack``.
+    """Open a model for as long as ``stack``; of an adapter, the whole model that it makes of its base.
 
     Args:
         source: a folder, a Hub id or ``builtin:...``.
@@ -50,13 +52,25 @@ def open_model(source: str, key: str, stack: ExitStack, fisher: str | None = Non
         fisher: folder or file of its F.
 
     Raises:
-        ConfigError: it is not there, or is an adapter, quantised, pickled or broken.
+        ConfigError: it is not there, or is quantised, pickled or broken.
     """
     folder = locate(source, key)
+    if is_adapter(folder):
+        folder = _with_its_base(folder, key, stack)
     config = _config(folder, key)
     tensors = _tensors(weight_files(folder, key), key, stack)
     importances = None if fisher is None else _importances(fisher, f"{key}.fisher", stack)
     return SavedModel(key, source, folder, config, tensors, importances)
+
+
+def _with_its_base(folder: Path, key: str, stack: ExitStack) -> Path:
+    """A folder of the whole model, in float32, that is there as long as ``stack``."""
+    from sfa_hf.adapters.merged import merge_into_base  # noqa: PLC0415 - seconds that other merges save
+
+    whole = Path(stack.enter_context(TemporaryDirectory(prefix="sfa-hf-merged-"))) / "model"
+    with known_as(key):
+        merge_into_base(folder, whole, "float32")
+    return whole
 
 
 def locate(source: str, key: str) -> Path:
@@ -70,9 +84,6 @@ def locate(source: str, key: str) -> Path:
 
 
 def _config(folder: Path, key: str) -> dict[str, Any]:
-    if (folder / "adapter_config.json").is_file():
-        right = "adapters merged into their base first: averages of A and B are not averages of B A"
-        raise ConfigError(key, f"{folder} holds a PEFT adapter", right)
     config = json_object(folder / "config.json", key, SAVED)
     if "quantization_config" in config:
         raise ConfigError(key, f"{folder} is quantised", "weights in floating point")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,13 +13,18 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
+from sfa_hf.adapters.merged import merge_into_base, stack
+from sfa_hf.adapters.options import AdapterOptions
 from sfa_hf.config.options import Flag
 from sfa_hf.errors import known_as
+from sfa_hf.files.adapter_folder import is_adapter
 from sfa_hf.methods.taken import From, names_of
 from sfa_hf.tasks import Encoding, Row, Task
 
 PLAIN = "plain"
 """``Method.first_training`` of those that fine-tune on the first task and do nothing else."""
+CARRY = ("carry",)
+"""``Method.ADAPTERS`` of those that train one adapter through all tasks, or whole models of their own."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Stage:
         folder: this task's part of the run folder.
         past: the stages before, all trained.
         seed: the run's.
+        after_task: what becomes of the stage's adapter, as in ``model.peft``; None where weights are trained.
+        dtype: of the weights in training.
     """
 
     index: int
@@ -40,6 +48,8 @@ class Stage:
     folder: Path
     past: tuple[Stage, ...] = ()
     seed: int = 0
+    after_task: str | None = None
+    dtype: str = "float32"
 
     @property
     def task(self) -> Task:
@@ -48,8 +58,14 @@ class Stage:
 
     @property
     def start(self) -> str:
-        """Where theta_o lies: the model that the task before left, or the base."""
-        return str(self.past[-1].model) if self.past else self.base
+        """The model that the task before left, or the base."""
+        return str(self.past[-1].model) if self.past and self.after_task != "new" else self.base
+
+    @property
+    def anchor(self) -> str | None:
+        r"""Where \theta_o lies. None for the weights that training starts with: those of a new adapter."""
+        carried = self.after_task == "carry" and (self.past or is_adapter(self.base))
+        return self.start if self.after_task is None or carried else None
 
     @property
     def model(self) -> Path:
@@ -98,6 +114,12 @@ class Method(BaseModel, ABC):
     TAKEN: ClassVar[tuple[From, ...]] = ()
     """Whose options the method has beside its own fields."""
 
+    ADAPTERS: ClassVar[tuple[str, ...]] = ()
+    """Values of ``model.peft.after_task`` that the method works with, its default first; () where it trains
+    weights alone."""
+    NEEDS_ADAPTERS: ClassVar[bool] = False
+    """Whether the method trains adapters alone."""
+
     name: str
 
     def __init_subclass__(cls, *, takes: From | tuple[From, ...] = (), **kwargs: Any) -> None:
@@ -141,6 +163,14 @@ class Method(BaseModel, ABC):
 
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError where the model to train, still without values (on "meta"), does not suit."""
+
+    def check_adapters(self, options: AdapterOptions, after_task: str) -> None:
+        """Raise ConfigError where the method's options do not suit adapters like these.
+
+        Args:
+            options: of ``model.peft``.
+            after_task: one of :attr:`ADAPTERS`.
+        """
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
         """Raise ConfigError where the sequence's data does not suit the method."""
@@ -205,6 +235,18 @@ class Method(BaseModel, ABC):
         ``stage.trained``, and the recipe may name them.
         """
         del stage
+        return None
+
+    def combines(self, stage: Stage) -> Callable[[Path], None] | None:
+        """What makes a stage's model of the adapter that training left, ``stage.trained``, and those before.
+
+        Called on the first process with the folder to make. None where there is no adapter, or it is the
+        model, or :meth:`deployed` makes it.
+        """
+        if stage.after_task == "merge":
+            return partial(merge_into_base, stage.trained, dtype=stage.dtype)
+        if stage.after_task == "keep" and (stage.past or is_adapter(stage.base)):
+            return partial(stack, Path(stage.start), stage.trained)
         return None
 
     def finishes(self, stage: Stage) -> bool:

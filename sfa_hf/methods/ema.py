@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from transformers import TrainerCallback
 
+from sfa_hf.adapters.options import AFTER_TASK
 from sfa_hf.callbacks.ema import EMACallback
 from sfa_hf.methods.base import FromSecondTask, Stage
 from sfa_hf.methods.taken import From
@@ -17,6 +18,8 @@ class EMA(FromSecondTask, takes=From(EMACallback, names={"device": "average_devi
     Training goes on from \theta; when the task's last step ends, \bar\theta is its model, and the start of
     the next task.
     """
+
+    ADAPTERS: ClassVar[tuple[str, ...]] = AFTER_TASK
 
     name: Literal["ema"] = "ema"
 

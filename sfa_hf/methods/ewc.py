@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from sfa_hf.callbacks.ewc import EWCCallback
 from sfa_hf.errors import ConfigError
 from sfa_hf.fisher.estimate import estimate_fisher
-from sfa_hf.methods.base import PLAIN, Method, Preparation, Stage
+from sfa_hf.methods.base import CARRY, PLAIN, Method, Preparation, Stage
 from sfa_hf.methods.taken import From
 from sfa_hf.tasks import Row, Task, collator, encode
 
@@ -36,6 +36,7 @@ class EWC(Method, takes=From(EWCCallback, without=("anchor_dtype",))):
             a task that has fewer.
     """
 
+    ADAPTERS: ClassVar[tuple[str, ...]] = CARRY
     STATISTICS: ClassVar[int] = 1
 
     name: Literal["ewc"] = "ewc"
@@ -61,7 +62,7 @@ class EWC(Method, takes=From(EWCCallback, without=("anchor_dtype",))):
         if not stage.past:
             return []
         past = [(str(each.folder / FISHER), str(each.model)) for each in stage.past]
-        return [self.make(EWCCallback, past=past, anchor=stage.start)]
+        return [self.make(EWCCallback, past=past, anchor=stage.anchor)]
 
     def _estimate(self, past: Stage, preparation: Preparation) -> None:
         model, tokenizer = preparation.load(str(past.model))

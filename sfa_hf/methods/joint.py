@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods.base import Method, Stage
@@ -17,6 +17,8 @@ class Joint(Method):
 
     The first stage is this training; the others train nothing, and their scores are the same.
     """
+
+    ADAPTERS: ClassVar[tuple[str, ...]] = ("carry", "merge")
 
     name: Literal["joint"] = "joint"
 

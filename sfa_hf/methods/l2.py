@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ModelWrapValidatorHandler, model_validator
 from transformers import TrainerCallback
 
+from sfa_hf.adapters.options import AFTER_TASK, AdapterOptions
 from sfa_hf.callbacks.penalty import L2Callback
 from sfa_hf.callbacks.pull import PullCallback
 from sfa_hf.config.declared import key_of
@@ -16,7 +17,7 @@ from sfa_hf.methods.base import FromSecondTask, Stage
 from sfa_hf.methods.taken import From
 
 _LOSS_FORM = {"lambda_": 0.1}
-_DECOUPLED_FORM = {"beta": 0.5, "p": 0.25}
+_DECOUPLED_FORM = {"beta": 0.5, "p": 0.25, "lora": "exact"}
 """The options of each form alone, and what they are unless given."""
 _OPTIONS = (
     From(L2Callback, defaults=dict.fromkeys(_LOSS_FORM)),
@@ -29,11 +30,13 @@ class L2(FromSecondTask, takes=_OPTIONS):
 
     \theta_o is the model that the task starts from. The decoupled pull, \beta_s = 1 - (1 - \beta)^{1/K} with
     K = pT, is as strong as SFA's averages with the same \beta and p. \lambda is of the loss form alone (0.1
-    unless given), \beta and p of the decoupled form alone (0.5 and 0.25 unless given).
+    unless given), \beta, p and ``lora`` of the decoupled form alone (0.5, 0.25 and "exact" unless given).
 
     Attributes:
         decoupled: pull after every optimizer step, instead of a term in the loss.
     """
+
+    ADAPTERS: ClassVar[tuple[str, ...]] = AFTER_TASK
 
     name: Literal["l2"] = "l2"
     decoupled: Flag = False
@@ -55,6 +58,12 @@ class L2(FromSecondTask, takes=_OPTIONS):
                     key, f"is {value}, and {form}", f"leave {key} out, or choose the other form"
                 )
 
+    def check_adapters(self, options: AdapterOptions, after_task: str) -> None:
+        del options
+        if self.decoupled and after_task == "carry" and self.taken(PullCallback)["lora"] == "exact":
+            problem = "is exact, and a carried adapter would be cut back to its rank after every step"
+            raise ConfigError("lora", problem, "method.lora=factors, or another model.peft.after_task")
+
     def callbacks(self, stage: Stage) -> list[TrainerCallback]:
         callback = PullCallback if self.decoupled else L2Callback
-        return [self.make(callback, anchor=stage.start)] if self.works_in(stage) else []
+        return [self.make(callback, anchor=stage.anchor)] if self.works_in(stage) else []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from accelerate import PartialState
 from pydantic import Field
 
+from sfa_hf.adapters.options import AFTER_TASK
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.atomic import read_checked, write_checked
 from sfa_hf.methods.base import PLAIN, Method, Preparation, Stage
@@ -28,6 +29,8 @@ class Rehearsal(Method):
         fraction: of a past task's rows that its buffer holds; 0.05 in the paper.
         buffer_rows: how many rows a buffer holds, instead of ``fraction``.
     """
+
+    ADAPTERS: ClassVar[tuple[str, ...]] = AFTER_TASK
 
     name: Literal["rehearsal"] = "rehearsal"
     fraction: Annotated[float, Field(gt=0, le=1)] = FRACTION

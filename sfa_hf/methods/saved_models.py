@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from sfa_hf.config.declared import key_of
-from sfa_hf.methods.base import Method, Stage
+from sfa_hf.methods.base import CARRY, Method, Stage
 from sfa_hf.rules import known_rules
 
 
@@ -32,6 +32,8 @@ class TaskVectors(MergesSaved):
         vectors: how \theta_k is trained. "sequential": from \theta_{k-1} as training left it, never from a
             merged model; \tau_k then holds what is left of the tasks before. "independent": from the base.
     """
+
+    ADAPTERS: ClassVar[tuple[str, ...]] = CARRY
 
     vectors: Literal["sequential", "independent"] = "independent"
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
+from sfa_hf.adapters.options import AFTER_TASK
 from sfa_hf.methods.base import PLAIN, Method
 
 
 class Sequential(Method):
     """The baseline that forgets."""
+
+    ADAPTERS: ClassVar[tuple[str, ...]] = AFTER_TASK
 
     name: Literal["sequential"] = "sequential"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from transformers import TrainerCallback
 
+from sfa_hf.adapters.options import AFTER_TASK
 from sfa_hf.callbacks.sfa import SFACallback
 from sfa_hf.errors import ConfigError
 from sfa_hf.methods.base import FromSecondTask, Stage
@@ -19,6 +20,8 @@ class SFA(FromSecondTask, takes=From(SFACallback, without=("power", "shuffle_mom
     \theta_o is the model that the task starts from: the merged weights of the task before.
     """
 
+    ADAPTERS: ClassVar[tuple[str, ...]] = AFTER_TASK
+
     name: Literal["sfa"] = "sfa"
 
     def check(self) -> None:
@@ -28,4 +31,4 @@ class SFA(FromSecondTask, takes=From(SFACallback, without=("power", "shuffle_mom
             raise ConfigError("rule", problem, "method.name=sfa_fisher")
 
     def callbacks(self, stage: Stage) -> list[TrainerCallback]:
-        return [self.make(SFACallback, anchor=stage.start)] if self.works_in(stage) else []
+        return [self.make(SFACallback, anchor=stage.anchor)] if self.works_in(stage) else []

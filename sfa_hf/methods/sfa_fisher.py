@@ -6,8 +6,10 @@ from typing import ClassVar, Literal
 
 from transformers import TrainerCallback
 
+from sfa_hf.adapters.options import AdapterOptions
 from sfa_hf.callbacks.sfa import SFACallback
-from sfa_hf.methods.base import Method, Stage
+from sfa_hf.errors import ConfigError
+from sfa_hf.methods.base import CARRY, Method, Stage
 from sfa_hf.methods.taken import From
 from sfa_hf.moments.callback import SecondMomentsCallback
 from sfa_hf.moments.folder import FOLDER, moments_in
@@ -33,11 +35,18 @@ class SFAFisher(Method, takes=_OPTIONS):
             mean of F over each parameter, so that this task's moments alone tell entries apart.
     """
 
+    ADAPTERS: ClassVar[tuple[str, ...]] = CARRY
     KEEPS: ClassVar[tuple[str, ...]] = (FOLDER,)
     STATISTICS: ClassVar[int] = 1
 
     name: Literal["sfa_fisher"] = "sfa_fisher"
     moments: Literal["tasks", "constant"] = "tasks"
+
+    def check_adapters(self, options: AdapterOptions, after_task: str) -> None:
+        del options, after_task
+        if self.taken(SFACallback)["lora"] == "exact":
+            problem = "is exact, and second moments weight entries of factors, not of updates"
+            raise ConfigError("lora", problem, "method.lora=factors")
 
     @property
     def first_training(self) -> str | None:
@@ -47,4 +56,4 @@ class SFAFisher(Method, takes=_OPTIONS):
         if not stage.past:
             return [SecondMomentsCallback()]
         moments = str(moments_in(stage.past[-1].folder)) if self.moments == "tasks" else CONSTANT
-        return [self.make(SFACallback, rule="fisher", anchor=stage.start, anchor_moments=moments)]
+        return [self.make(SFACallback, rule="fisher", anchor=stage.anchor, anchor_moments=moments)]

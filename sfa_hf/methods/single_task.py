@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from sfa_hf.methods.base import PLAIN, Method, Stage
 
@@ -12,6 +12,8 @@ class SingleTask(Method):
 
     Row k of the scores is the model of task k alone.
     """
+
+    ADAPTERS: ClassVar[tuple[str, ...]] = ("new", "carry", "merge")
 
     name: Literal["single_task"] = "single_task"
 

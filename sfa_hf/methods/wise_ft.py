@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from sfa_hf.methods.base import FromSecondTask, Stage
+from sfa_hf.methods.base import CARRY, FromSecondTask, Stage
 from sfa_hf.methods.saved_models import MergesSaved
 from sfa_hf.methods.taken import From
 from sfa_hf.rules import WiseFT
@@ -19,6 +19,7 @@ class WiSEFT(MergesSaved, FromSecondTask, takes=From(WiseFT)):
             model before all tasks, while training goes on from the unmerged weights.
     """
 
+    ADAPTERS: ClassVar[tuple[str, ...]] = CARRY
     RULE: ClassVar[str] = "wise_ft"
 
     name: Literal["wise_ft"] = "wise_ft"

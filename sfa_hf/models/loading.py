@@ -23,9 +23,11 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from sfa_hf.config.paths import expanded
 from sfa_hf.errors import ConfigError, nearest
+from sfa_hf.files.adapter_folder import base_of, is_adapter
 from sfa_hf.files.hub import first_line, from_hub
 from sfa_hf.files.regular import json_object
 from sfa_hf.files.weight_files import SAVED, weight_files
+from sfa_hf.models.adapters import put_on
 from sfa_hf.models.builtin import BUILTINS, Recipe, builtin_folder
 from sfa_hf.models.checks import (
     refuse_encoder,
@@ -76,9 +78,10 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer.
 
-    Weights are read only from safetensors; nothing is unpickled. A tokenizer without a pad token pads with
-    its EOS token, or else its unknown token. Labels are masked by length and not by that id (see
-    :class:`sfa_hf.tasks.RightPad`), so a real EOS still counts in the loss.
+    Of an adapter's folder, the adapter is put on the base that its config names. Weights are read only from
+    safetensors; nothing is unpickled. A tokenizer without a pad token pads with its EOS token, or else its
+    unknown token. Labels are masked by length and not by that id (see :class:`sfa_hf.tasks.RightPad`), so a
+    real EOS still counts in the loss.
 
     Args:
         name_or_path: a Hub id, a folder, or one of :data:`BUILTINS`.
@@ -93,6 +96,8 @@ def load_model(
             with a tokenizer; weights are missing, of another shape, left over, NaN or infinite.
     """
     where = resolve_model(name_or_path)
+    if is_adapter(where):
+        return load_adapted(where, base_of(where, KEY), dtype, **kwargs)
     with _loading(where), _without_report():
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         refuse_encoder(KEY, where, AutoConfig.from_pretrained(where, trust_remote_code=False))
@@ -109,15 +114,46 @@ def load_model(
     refuse_not_causal(KEY, where, model)
     refuse_other_weights(KEY, where, info)
     refuse_not_finite(KEY, where, model)
+    _set_pad_token(model, tokenizer)
+    return model, tokenizer
+
+
+def load_adapted(
+    folder: str, base: str, dtype: str, *, trained: bool = False, **kwargs: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model with a saved adapter on it, and the tokenizer of the adapter's folder or else the base's.
+
+    Args:
+        folder: of the adapter.
+        base: folder or Hub id of the model that it is put on.
+        dtype: of the base's weights; adapters are in float32.
+        trained: whether the adapter will be trained.
+        kwargs: as for :func:`load_model`.
+
+    Raises:
+        ConfigError: as :func:`load_model`; the adapter does not fit the base, or is not finite.
+    """
+    model, tokenizer = load_model(base, dtype, **kwargs)
+    if list(Path(folder).glob("tokenizer*")):
+        with _loading(folder):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        _set_pad_token(model, tokenizer)
+    adapted = put_on(model, folder, KEY, trained=trained)
+    refuse_not_finite(KEY, folder, adapted)
+    return adapted, tokenizer
+
+
+def _set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     for config in filter(None, (model.config, model.generation_config)):
         config.pad_token_id = tokenizer.pad_token_id
-    return model, tokenizer
 
 
 def model_without_values(name_or_path: str) -> PreTrainedModel:
     """Build the model that a config describes on "meta": names and shapes of its parameters, and no memory.
+
+    Of an adapter's folder, the base alone.
 
     Args:
         name_or_path: as for :func:`resolve_model`; no weights are read.
@@ -126,6 +162,8 @@ def model_without_values(name_or_path: str) -> PreTrainedModel:
         ConfigError: there is no config, or it is none of a causal language model of transformers.
     """
     where = resolve_model(name_or_path)
+    if is_adapter(where):
+        where = resolve_model(base_of(where, KEY))
     with _loading(where), torch.device("meta"):
         config = AutoConfig.from_pretrained(where, trust_remote_code=False)
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -151,6 +189,9 @@ def _is_no_report(record: logging.LogRecord) -> bool:
 
 
 def _check_folder(folder: Path) -> None:
+    if is_adapter(folder):
+        base_of(folder, KEY)
+        return
     if not list(folder.glob("tokenizer*")):  # transformers would create an empty one
         raise ConfigError(KEY, f"{folder} has no tokenizer", SAVED)
     weight_files(folder, KEY)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sfa_hf.adapters.options import AdapterOptions
 from sfa_hf.config.options import Seed
 from sfa_hf.config.overrides import merged
 from sfa_hf.config.paths import UserPath
@@ -18,7 +19,7 @@ from sfa_hf.config.yaml_files import read_yaml
 from sfa_hf.errors import ConfigError, under
 from sfa_hf.evaluation import EvaluationOptions
 from sfa_hf.hf_trainer.arguments import read_training
-from sfa_hf.methods import DEFAULT_METHOD, Method, make_method
+from sfa_hf.methods import DEFAULT_METHOD, Method, known_methods, make_method
 from sfa_hf.tasks import DataOptions, Task, load_task
 
 
@@ -28,12 +29,14 @@ class ModelOptions(BaseModel):
     Attributes:
         name_or_path: a Hub id, a local folder, or ``builtin:pythia``, ``builtin:llama``, ``builtin:qwen``.
         dtype: of the weights in training, where no engine keeps fp32 master weights of its own.
+        peft: LoRA adapters to train in place of the weights; None for the weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
     name_or_path: UserPath
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    peft: AdapterOptions | None = None
 
 
 class Sections(BaseModel):
@@ -66,7 +69,10 @@ class Sections(BaseModel):
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A checked configuration. ``training[k]`` holds the TrainingArguments fields of task k."""
+    """A checked configuration. ``training[k]`` holds the TrainingArguments fields of task k.
+
+    ``after_task`` is that of ``model.peft``, or what the method needs; None where weights are trained.
+    """
 
     model: ModelOptions
     tasks: tuple[Task, ...]
@@ -78,6 +84,7 @@ class RunConfig:
     output_dir: Path
     overwrite: bool
     resolved: dict[str, Any]
+    after_task: str | None = None
 
 
 def load_config(path: str, overrides: Mapping[str, Any]) -> RunConfig:
@@ -100,6 +107,7 @@ def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) ->
     except ValidationError as error:
         raise as_config_error(error, "", Sections) from error
     method = make_method(sections.method)
+    after_task = after_task_of(sections.model.peft, method)
     shared = read_training(sections.training)
     tasks = _tasks(sections, task_folders)
     per_task = tuple(
@@ -118,7 +126,33 @@ def make_config(values: Mapping[str, Any], task_folders: Sequence[Path] = ()) ->
         output_dir=Path(sections.output_dir),
         overwrite=sections.overwrite,
         resolved=_resolved(sections, method, shared, tasks),
+        after_task=after_task,
     )
+
+
+def after_task_of(options: AdapterOptions | None, method: Method) -> str | None:
+    """What becomes of a task's adapter; None where weights are trained.
+
+    Raises:
+        ConfigError: the method does not train adapters, or not with these options, or nothing but adapters.
+    """
+    if options is None:
+        if method.NEEDS_ADAPTERS:
+            raise ConfigError("model.peft", f"is not set, and {method.name} trains adapters", "e.g. {r: 16}")
+        return None
+    if not method.ADAPTERS:
+        able = ", ".join(sorted(name for name, each in known_methods().items() if each.ADAPTERS))
+        raise ConfigError("method.name", f"{method.name} does not train adapters (model.peft)", able)
+    after_task = options.after_task or method.ADAPTERS[0]
+    if after_task not in method.ADAPTERS:
+        problem = f"is {after_task}, which {method.name} does not work with"
+        raise ConfigError("model.peft.after_task", problem, " or ".join(method.ADAPTERS))
+    if after_task == "keep" and (more := options.more_than_products):
+        problem = "is set, and a sum of adapters has no place for it"
+        raise ConfigError(f"model.peft.{more}", problem, "another model.peft.after_task, or leave it out")
+    with under("method"):
+        method.check_adapters(options, after_task)
+    return after_task
 
 
 def _selects_another_method(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> bool:
@@ -146,7 +180,7 @@ def _tasks(sections: Sections, folders: Sequence[Path]) -> tuple[Task, ...]:
 def _resolved(
     sections: Sections, method: Method, training: Mapping[str, Any], tasks: Sequence[Task]
 ) -> dict[str, Any]:
-    plain = sections.model_dump(mode="json", exclude={"sequence", "method", "training"})
+    plain = sections.model_dump(mode="json", by_alias=True, exclude={"sequence", "method", "training"})
     return {
         "model": plain["model"],
         "sequence": [task.config.model_dump(mode="json", exclude_defaults=True) for task in tasks],

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
@@ -32,6 +33,7 @@ class DiskNeed:
         models: how many tasks are still to be trained.
         checkpoints: how many are there at once: those kept, and the one that is being written.
         statistics: bytes of what the method keeps of all these tasks beside their models.
+        adapters: bytes of all adapters that will be saved, without those in checkpoints.
     """
 
     model: int
@@ -39,16 +41,20 @@ class DiskNeed:
     models: int
     checkpoints: int
     statistics: int = 0
+    adapters: int = 0
 
     @property
     def total(self) -> int:
-        return self.models * self.model + self.checkpoints * self.checkpoint + self.statistics
+        kept = self.models * self.model + self.adapters + self.statistics
+        return kept + self.checkpoints * self.checkpoint
 
     def __str__(self) -> str:
         models = f"{self.models} models of {_gib(self.model)}"
+        adapters = f", {_gib(self.adapters)} of adapters" if self.adapters else ""
         statistics = f", {_gib(self.statistics)} of the method's own" if self.statistics else ""
         checkpoints = f"{self.checkpoints} checkpoints of about {_gib(self.checkpoint)}"
-        return f"about {_gib(self.total)} of disk ({models}{statistics}, {checkpoints} while a task trains)"
+        parts = f"{models}{adapters}{statistics}, {checkpoints} while a task trains"
+        return f"about {_gib(self.total)} of disk ({parts})"
 
 
 def disk_need(
@@ -59,23 +65,34 @@ def disk_need(
     arguments: TrainingArguments,
     *,
     statistics: int = 0,
+    adapter: int | None = None,
+    adapters: int = 0,
 ) -> DiskNeed:
     """Work out what a run needs.
 
     Args:
         model_bytes: of one saved model.
         itemsize: bytes of one of its weights.
-        models: still to be saved.
+        models: whole ones, still to be saved.
         kept: checkpoints kept of a task in training.
         arguments: of a task.
-        statistics: fp32 values per weight that the method will leave beside all the models.
+        statistics: fp32 values per trained weight that the method will leave beside all the models.
+        adapter: bytes of the adapter that is trained, in fp32; None where the model's weights are.
+        adapters: how many of them will be saved.
     """
     saves = arguments.save_strategy != SaveStrategy.NO
     optimizer = _ADAM_BYTES + (_MASTER_BYTES + itemsize if arguments.deepspeed_plugin else 0)
-    weights = model_bytes // itemsize
-    checkpoint = model_bytes + weights * optimizer
-    checkpoints = kept + 1 if saves and models else 0
-    return DiskNeed(model_bytes, checkpoint, models, checkpoints, statistics * weights * _STATISTIC_BYTES)
+    trained = model_bytes if adapter is None else adapter
+    weights = trained // (itemsize if adapter is None else _MASTER_BYTES)
+    checkpoint = trained + weights * optimizer
+    checkpoints = kept + 1 if saves and (models or adapters) else 0
+    own = statistics * weights * _STATISTIC_BYTES
+    return DiskNeed(model_bytes, checkpoint, models, checkpoints, own, adapters * (adapter or 0))
+
+
+def adapter_bytes(model: nn.Module) -> int:
+    """Bytes of the trained parameters of a model with adapters, in fp32."""
+    return sum(weight.numel() * _MASTER_BYTES for weight in model.parameters() if weight.requires_grad)
 
 
 def safetensors_bytes(folder: str) -> int:

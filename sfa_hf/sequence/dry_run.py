@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 from transformers import PreTrainedModel
 
+from sfa_hf.adapters.new import new_adapter
+from sfa_hf.adapters.options import AdapterOptions
 from sfa_hf.errors import ConfigError, under
 from sfa_hf.methods import Method, Stage
 from sfa_hf.models import model_without_values
@@ -23,18 +25,25 @@ class ChecksModel(Protocol):
         """Raise ConfigError where they do not."""
 
 
-def dry_run(method: Method, stages: Iterable[Stage], base: str) -> None:
+def dry_run(
+    method: Method, stages: Iterable[Stage], base: str, adapters: AdapterOptions | None = None
+) -> nn.Module:
     """Let a method, and its callbacks of every stage, look at the model's names and shapes.
 
     Args:
         method: of the run.
         stages: those that are not trained yet; no file of them needs to be there.
         base: folder or Hub id of the model; its weights are not read.
+        adapters: that are put on the model, in place of training its weights.
+
+    Returns:
+        The model without values, on "meta", as it will be trained.
 
     Raises:
         ConfigError: an option does not suit the model, or a stage could not read the model of the one before.
     """
-    model = model_without_values(base)
+    plain = model_without_values(base)
+    model = plain if adapters is None else new_adapter(plain, adapters, "")
     trained = [stage for stage in stages if method.trains(stage)]
     callbacks = [callback for stage in trained for callback in method.callbacks(stage)]
     with under("method"):
@@ -42,8 +51,9 @@ def dry_run(method: Method, stages: Iterable[Stage], base: str) -> None:
         for callback in callbacks:
             if isinstance(callback, ChecksModel):
                 callback.check_model(model)
-    if any(getattr(callback, "anchor", None) is not None for callback in callbacks):
-        _check_anchor(model)
+    if adapters is None and any(getattr(callback, "anchor", None) is not None for callback in callbacks):
+        _check_anchor(plain)
+    return model
 
 
 def _check_anchor(model: PreTrainedModel) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from transformers import Trainer
@@ -15,29 +14,29 @@ from sfa_hf.files.atomic import link_or_copy
 from sfa_hf.files.folders import aside, put_in_place
 from sfa_hf.files.manifest import seal
 from sfa_hf.hf_trainer.checkpoints import checkpoints_in, remove_checkpoint
-from sfa_hf.methods import Stage
+from sfa_hf.methods import Method, Stage
 
 
 def keep_model(
     trainer: Trainer,
     stage: Stage,
-    recipe: Mapping[str, Any] | None,
+    make: Callable[[Path], None] | None,
     seconds: float,
     finish: Callable[[Path], None] | None = None,
 ) -> None:
-    """Save what training left as ``stage.model``; or as ``stage.trained``, and merge the model by ``recipe``.
+    """Save what training left as ``stage.model``; or as ``stage.trained``, of which ``make`` makes the model.
 
     A collective call. Each folder has its name only when it is whole; ``finish`` changes the model before.
     """
     processes = PartialState()
-    if recipe is None:
+    if make is None:
         trainer.save_model(str(aside(stage.model)))
     else:
         trainer.save_model(str(aside(stage.trained)))
         _seal_in_place(stage.trained, stage, seconds)
         if processes.is_main_process:
             shutil.rmtree(aside(stage.model), ignore_errors=True)
-            merge_checkpoints(make_recipe(recipe), aside(stage.model))
+            make(aside(stage.model))
     processes.wait_for_everyone()
     if finish is not None:
         finish(aside(stage.model))
@@ -46,6 +45,18 @@ def keep_model(
         for _step, checkpoint in checkpoints_in(stage.folder):
             remove_checkpoint(checkpoint)
     processes.wait_for_everyone()
+
+
+def maker(method: Method, stage: Stage) -> Callable[[Path], None] | None:
+    """What makes a stage's model of saved ones; None where what training leaves is the model."""
+    recipe = method.deployed(stage)
+    if recipe is None:
+        return method.combines(stage)
+
+    def merge(out: Path) -> None:
+        merge_checkpoints(make_recipe(recipe), out)
+
+    return merge
 
 
 def keep_same_model(stage: Stage) -> None:

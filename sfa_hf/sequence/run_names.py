@@ -15,6 +15,7 @@ from sfa_hf.hf_trainer.saved_names import SHARDS, UNSEALED, saved_names
 from sfa_hf.methods import make_method
 from sfa_hf.methods.cmm import PRE_MERGE
 from sfa_hf.methods.rehearsal import BUFFER
+from sfa_hf.methods.slao import ORTHOGONAL
 from sfa_hf.moments import folder as moments
 
 _TENSORBOARD: Names = {r"events\.out\.tfevents\..+": None, r"[^.].*": {r"events\.out\.tfevents\..+": None}}
@@ -49,7 +50,7 @@ def task_names(method: Mapping[str, Any]) -> Names:
         *kept,
     )
     return {
-        rf"model|trained|checkpoint-\d+|{PRE_MERGE}": saved_names,
+        rf"model|trained|checkpoint-\d+|{PRE_MERGE}|{ORTHOGONAL}": saved_names,
         re.escape(BUFFER): None,
         r"|".join(map(re.escape, shards)): {**SHARDS, r"[0-9a-f]+": SHARDS},
         r"correction": {r"checkpoint-\d+": UNSEALED, **UNSEALED, r"runs": _TENSORBOARD},

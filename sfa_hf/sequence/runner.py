@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from torch import nn
 from transformers import TrainingArguments
 
 from sfa_hf.config.paths import check_writable
@@ -31,13 +32,14 @@ from sfa_hf.models import resolve_model
 from sfa_hf.sequence.claim import claimed, in_use
 from sfa_hf.sequence.config import RunConfig
 from sfa_hf.sequence.cost import raise_to_largest
-from sfa_hf.sequence.disk import check_room, disk_need, safetensors_bytes
+from sfa_hf.sequence.disk import adapter_bytes, check_room, disk_need, safetensors_bytes
 from sfa_hf.sequence.dry_run import dry_run
 from sfa_hf.sequence.fingerprints import fingerprints, refuse_other_rows
-from sfa_hf.sequence.keeping import keep_model, keep_same_model
+from sfa_hf.sequence.keeping import keep_model, keep_same_model, maker
+from sfa_hf.sequence.loading import Models
 from sfa_hf.sequence.outcome import Outcome
 from sfa_hf.sequence.run_folder import BROKEN, RunFolder, RunState
-from sfa_hf.sequence.stage import TrainedTask, collect, load_on_engine, train_task
+from sfa_hf.sequence.stage import TrainedTask, collect, train_task
 from sfa_hf.sequence.trial_build import check_training
 from sfa_hf.tasks import Contamination, contamination
 
@@ -140,12 +142,16 @@ class _Run:
         self.state.world_size = self.processes.num_processes
         with self.processes.main_process_first():
             self.base = resolve_model(self.config.model.name_or_path)
+        self.models = Models(self.base, self.config.model.dtype, self.config.model.peft)
+        self.models.check()
         tasks = range(self.state.trained, len(self.config.tasks))
-        dry_run(self.method, [self._stage(index) for index in tasks], self.base)
+        adapters = self.config.model.peft
+        model = dry_run(self.method, [self._stage(index) for index in tasks], self.base, adapters)
+        self.adapter_bytes = None if adapters is None else adapter_bytes(model)
         if self.continued:
             logger.info("continuing %s after %d trained tasks", self.folder.path, self.state.trained)
         if self.state.trained:
-            self._check_room(safetensors_bytes(self._weights(self.state.trained)), self._arguments(0))
+            self._check_room(self._model_bytes(model), self._arguments(0))
         self._score_by_lm_eval()
         for row in range(self.state.evaluated, len(self.config.tasks) + 1):
             self._fill(row)
@@ -183,12 +189,12 @@ class _Run:
 
     def _is_kept_live(self, stage: Stage) -> bool:
         """Whether the weights that training leaves are the stage's model."""
-        return self.method.deployed(stage) is None and not self.method.finishes(stage)
+        return maker(self.method, stage) is None and not self.method.finishes(stage)
 
     def _score_saved(self, row: int) -> None:
         """Score a saved model: the base, a merged one, or one that an earlier launch did not score."""
         arguments = self._arguments(max(row - 1, 0))
-        model, tokenizer = load_on_engine(self._weights(row), self.config.model.dtype)
+        model, tokenizer = self.models.load(self._weights(row))
         model = self.method.adapted(model, self.base)
         if row == 0:
             self._check_room(saved_bytes(model), arguments)
@@ -205,13 +211,14 @@ class _Run:
         self.method.prepare(self._preparation(stage, arguments))
         with ExitStack() as stack:
             with self.preemption.deferred():
-                training = stack.enter_context(train_task(stage, self.config, arguments, self.preemption))
+                training = stack.enter_context(
+                    train_task(stage, self.config, self.models, arguments, self.preemption)
+                )
                 self._keep(training, stage)
             yield training
 
     def _preparation(self, stage: Stage, arguments: TrainingArguments) -> Preparation:
-        dtype = self.config.model.dtype
-        return Preparation(stage, arguments, self.config.data, lambda folder: load_on_engine(folder, dtype))
+        return Preparation(stage, arguments, self.config.data, self.models.load)
 
     def _keep(self, training: TrainedTask, stage: Stage) -> None:
         """Save the task's model under its final name, then note it in the state."""
@@ -220,7 +227,7 @@ class _Run:
         finish = None
         if self.method.finishes(stage):
             finish = partial(self.method.finish, self._preparation(stage, training.trainer.args))
-        keep_model(training.trainer, stage, self.method.deployed(stage), seconds, finish)
+        keep_model(training.trainer, stage, maker(self.method, stage), seconds, finish)
         self.state.trained = stage.index + 1
         self.state.engine = training.engine
         self.state.merges += training.merges
@@ -240,12 +247,34 @@ class _Run:
     def _check_room(self, model_bytes: int, arguments: TrainingArguments) -> None:
         tasks = len(self.config.tasks)
         stages = [self._stage(index) for index in range(self.state.trained, tasks)]
-        models = sum(1 if self._is_kept_live(stage) else 2 for stage in stages)
+        if self.adapter_bytes is None:
+            models = sum(1 if self._is_kept_live(stage) else 2 for stage in stages)
+        else:
+            models = sum(self._makes_whole_model(stage) for stage in stages)
         itemsize = getattr(torch, self.config.model.dtype).itemsize
         kept = max(map(checkpoints_kept, self.config.training))
         statistics = self.method.STATISTICS * len(stages)
-        need = disk_need(model_bytes, itemsize, models, kept, arguments, statistics=statistics)
+        need = disk_need(
+            model_bytes,
+            itemsize,
+            models,
+            kept,
+            arguments,
+            statistics=statistics,
+            adapter=self.adapter_bytes,
+            adapters=0 if self.adapter_bytes is None else 2 * len(stages),
+        )
         check_room(self.folder.path, need, self._held_by_checkpoints())
+
+    def _makes_whole_model(self, stage: Stage) -> bool:
+        return self.config.after_task == "merge" or self.method.deployed(stage) is not None
+
+    def _model_bytes(self, model: nn.Module) -> int:
+        """Of a whole model in files: of the last one that was trained, or of one with adapters on "meta"."""
+        if self.adapter_bytes is None:
+            return safetensors_bytes(self._weights(self.state.trained))
+        frozen = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
+        return frozen * int(getattr(torch, self.config.model.dtype).itemsize)
 
     def _held_by_checkpoints(self) -> int:
         """Bytes of the task that was being trained when an earlier launch ended."""
@@ -272,7 +301,16 @@ class _Run:
     def _stage(self, index: int) -> Stage:
         folder = self.folder.task_folder(index, self.config.tasks[index].name)
         past = tuple(self._stage(earlier) for earlier in range(index))
-        return Stage(index, self.config.tasks, self.base, folder, past, self.config.seed)
+        return Stage(
+            index,
+            self.config.tasks,
+            self.base,
+            folder,
+            past,
+            self.config.seed,
+            self.config.after_task,
+            self.config.model.dtype,
+        )
 
     def _arguments(self, index: int) -> TrainingArguments:
         folder = self.folder.task_folder(index, self.config.tasks[index].name)

@@ -12,20 +12,20 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from sfa_hf import engines
 from sfa_hf.averaging.averaging import ANCHOR_WEIGHT
-from sfa_hf.engines.deepspeed.zero_init import join_deepspeed
 from sfa_hf.errors import Diverged
 from sfa_hf.evaluation.curve import ScoreEvery, curve
+from sfa_hf.files.adapter_folder import is_adapter
 from sfa_hf.hf_trainer.arguments import checkpoints_kept
 from sfa_hf.hf_trainer.checkpoints import Checkpoint, CheckpointKeeper, check_resumable, newest_whole
 from sfa_hf.hf_trainer.divergence import DivergenceWatch
 from sfa_hf.hf_trainer.preemption import Preemption, StopAtStep
 from sfa_hf.methods import Stage
-from sfa_hf.models import load_model
 from sfa_hf.sequence.config import RunConfig
+from sfa_hf.sequence.loading import Models
 from sfa_hf.sequence.run_names import task_names
 from sfa_hf.tasks import collator, encode, rows_hash
 
@@ -62,7 +62,7 @@ class TrainedTask:
 
 @contextmanager
 def train_task(
-    stage: Stage, config: RunConfig, arguments: TrainingArguments, preemption: Preemption
+    stage: Stage, config: RunConfig, models: Models, arguments: TrainingArguments, preemption: Preemption
 ) -> Iterator[TrainedTask]:
     """Train the stage's task from where the method starts it, or on from its newest whole checkpoint.
 
@@ -72,7 +72,7 @@ def train_task(
     task, method = stage.task, config.method
     checkpoint = newest_whole(stage.folder, task_names(config.resolved["method"]))
     first = _first_weights(method.start(stage), checkpoint, arguments)
-    model, tokenizer = load_on_engine(first, config.model.dtype)
+    model, tokenizer = models.load_to_train(stage, first)
     model = method.adapted(model, stage.base)
     rows, report = encode(method.rows(stage), tokenizer, config.data)
     logger.info("%s: %s", task.name, report.summary())
@@ -116,9 +116,11 @@ def _first_weights(start: str, checkpoint: Checkpoint | None, arguments: Trainin
 
     The Trainer loads a checkpoint's tensors by their names in the file, and leaves those alone that the model
     has under another name in memory (GPT-NeoX's output head, in transformers 5.23): the model comes from the
-    checkpoint itself, therefore. DeepSpeed restores what it saved, by its own names.
+    checkpoint itself, therefore. DeepSpeed restores what it saved, and PEFT its adapters, by names of their
+    own.
     """
-    resumes_here = checkpoint is not None and arguments.deepspeed_plugin is None
+    whole = checkpoint is not None and not is_adapter(checkpoint.path)
+    resumes_here = whole and arguments.deepspeed_plugin is None
     return str(checkpoint.path) if resumes_here and checkpoint else start
 
 
@@ -161,12 +163,6 @@ def _facts(rows: Dataset, arguments: TrainingArguments) -> dict[str, Any]:
         "processes": arguments.world_size,
         "samples": samples * arguments.world_size,
     }
-
-
-def load_on_engine(start: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model; under ZeRO-3, which living TrainingArguments tell of, partitioned while it is read."""
-    join_deepspeed()
-    return load_model(start, dtype)
 
 
 def _save_whole_models(arguments: TrainingArguments) -> None:

@@ -123,7 +123,10 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         "models.1: words has lm_head.weight of shape [300, 32], base [320, 32] (one vocabulary, or",
     ),
     (lambda: _folder_with("bin", {}, "pytorch_model.bin"), "models.1: bin has no weights (a pickled .bin"),
-    (lambda: _folder_with("adapter", {}, "adapter_config.json"), "models.1: adapter holds a PEFT adapter"),
+    (
+        lambda: _folder_with("adapter", {}, "adapter_config.json"),
+        "models.1: adapter/adapter_config.json is not valid",
+    ),
     (lambda: _folder_with("q", {"quantization_config": {}}), "models.1: q is quantised"),
     (
         lambda: _folder_with("junk", {}, "model.safetensors"),

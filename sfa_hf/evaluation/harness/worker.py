@@ -16,6 +16,7 @@ from lm_eval.tasks import TaskManager
 
 from sfa_hf.distributed import clean_end
 from sfa_hf.evaluation.statistics import RESAMPLES
+from sfa_hf.files.adapter_folder import base_of, is_adapter
 from sfa_hf.files.atomic import read_json, write_json
 
 
@@ -36,7 +37,10 @@ def main(job: Mapping[str, Any]) -> None:
 def shared_model(folder: str, dtype: str, batch_size: int) -> HFLM:
     """The model, which takes its share of the rows: lm-eval sees to that itself only where there are GPUs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = HFLM(pretrained=folder, dtype=dtype, batch_size=batch_size, device=device)
+    where = {"pretrained": folder}
+    if is_adapter(folder):
+        where = {"pretrained": base_of(folder, "model"), "peft": folder, "tokenizer": folder}
+    model = HFLM(**where, dtype=dtype, batch_size=batch_size, device=device)
     state = PartialState()
     if model.world_size < state.num_processes:
         model._rank, model._world_size = state.process_index, state.num_processes
