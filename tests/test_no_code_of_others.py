@@ -25,8 +25,7 @@ def test_remote_code_is_refused_in_so_many_words_and_nothing_is_unpickled(file: 
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         where = f"{file.name}, line {call.lineno}: {name}"
         if name.rpartition(".")[2] in LOADERS and not any(
-            part in ("PeftConfig", "PeftModel", "GenerationConfig")
-            for part in name.split(".")  # have no code
+            part in ("PeftConfig", "PeftModel", "GenerationConfig") for part in name.split(".")
         ):
             assert given.get("trust_remote_code") == "False", where
         if name.endswith("ForCausalLM.from_pretrained"):
