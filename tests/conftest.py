@@ -46,12 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what needs DeepSpeed's ops after a third of the others: they are compiled meanwhile.
+    """Put what needs DeepSpeed's ops after half of the others: they are compiled meanwhile.
 
     Not last, so that of two workers one does not wait in the end for the other, which has all of these.
     """
     others = [item for item in items if not _needs_ops(item)]
-    first = {_file(item) for item in others[: len(others) // 3]}
+    first = {_file(item) for item in others[: len(others) // 2]}
     items.sort(key=lambda item: 1 if _needs_ops(item) else 0 if _file(item) in first else 2)
 
 

@@ -144,6 +144,7 @@ def test_a_smaller_batch_size_found_on_the_way_keeps_what_train_was_called_with(
     assert equal(weights(trainer.model), start)
 
 
+@pytest.mark.slow
 def test_a_smaller_batch_size_found_on_the_way_keeps_the_moving_average(tmp_path: Path) -> None:
     """It begins with the weights that train() was called with, and is deployed and logged once."""
     callbacks = [EMACallback(1.0), OutOfMemoryAt(3)]
@@ -152,6 +153,7 @@ def test_a_smaller_batch_size_found_on_the_way_keeps_the_moving_average(tmp_path
     assert len([row for row in trainer.state.log_history if "ema/distance" in row]) == 1
 
 
+@pytest.mark.slow
 def test_a_smaller_batch_size_found_on_the_way_is_penalised_once(tmp_path: Path) -> None:
     drifts = []
 
@@ -171,6 +173,7 @@ def test_a_smaller_batch_size_found_on_the_way_is_penalised_once(tmp_path: Path)
     assert drifts[-1] == pytest.approx(float(squared.sqrt()), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_new_call_after_a_full_memory_takes_the_weights_it_was_called_with(tmp_path: Path) -> None:
     model, callback = tiny_model(), SFACallback(beta=1.0, p=1.0)
     with pytest.raises(InterruptedTrainingError):

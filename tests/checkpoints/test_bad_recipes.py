@@ -172,6 +172,7 @@ def test_another_rule_on_the_command_line_drops_the_first_ones_options(
     assert "merged" in answer(monkeypatch, capsys, "recipe.yaml", "out", "rule.name=task_arithmetic")
 
 
+@pytest.mark.slow
 def test_a_merge_of_folders_imports_no_transformers(place: Path) -> None:
     import subprocess
 

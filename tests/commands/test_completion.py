@@ -65,6 +65,7 @@ def test_the_script_says_how_it_is_used(shell: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.slow
 def test_a_real_bash_completes(tmp_path: Path) -> None:
     command = tmp_path / "sfa-hf"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m sfa_hf "$@"\n')

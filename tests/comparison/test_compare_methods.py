@@ -47,6 +47,7 @@ class _Killed(BaseException):
     """Stands for a signal: nothing catches it on the way."""
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_where_it_was(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, run_claimed = config.parent / "out", launch.run_claimed
 
@@ -101,6 +102,7 @@ def test_the_rows_of_a_task_are_read_once_for_all_runs(config: Path, monkeypatch
     assert len(read) == len(sources) == 4
 
 
+@pytest.mark.slow
 def test_one_that_fails_leaves_the_others_their_results(config: Path) -> None:
     methods = [{"name": "rehearsal", "buffer_rows": 1000}, "sequential"]
     with pytest.raises(ConfigError, match=r"1 of 2 runs failed.*method\.buffer_rows: is 1000") as stop:

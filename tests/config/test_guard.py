@@ -72,6 +72,7 @@ def test_the_traceback_is_shown_where_that_is_asked_for(
     assert "in _raises" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_processes_say_it_once(tmp_path: Path) -> None:
     program = "from sfa_hf.config.cli import guard\ndef f(): raise KeyError('x')\nguard(f)"
     started = [

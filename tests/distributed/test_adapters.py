@@ -187,6 +187,7 @@ FAST = [1, 3]
 @pytest.mark.parametrize(
     "chosen", [FAST, pytest.param([i for i in range(len(ZERO)) if i not in FAST], marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_under_zero_updates_are_averaged_in_every_copy(chosen: list[int], tmp_path: Path) -> None:
     by_rank = run_ranks(rows_of_zero, 2, folder=str(tmp_path), chosen=chosen)
     check(by_rank, [ZERO[index][1] for index in chosen])

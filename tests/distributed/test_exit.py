@@ -18,6 +18,7 @@ LAUNCHES = 50
 IN_THE_WORST_CASE = 3
 
 
+@pytest.mark.slow
 def test_late_gloo_workers_do_not_abort_the_process(tmp_path: Path) -> None:
     """Without ``clean_end`` about half of these processes end by SIGABRT."""
     command = [sys.executable, late_workers.__file__, str(tmp_path)]

@@ -257,6 +257,7 @@ def failures(folder: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_loops_and_edits_on_every_engine(tmp_path: Path) -> None:
     for found in run_ranks(failures, 2, seconds=300, folder=str(tmp_path)):
         assert not found, "\n".join(f"{row}\n{text}" for row, text in found.items())

@@ -74,6 +74,7 @@ def test_programs_are_run_and_their_share_of_passes_is_the_score(tmp_path: Path)
 
 
 @needs_sandbox
+@pytest.mark.slow
 def test_samples_differ_and_depend_on_their_row_alone(tmp_path: Path) -> None:
     sampling = {"samples": 4, "k": [1, 4], "temperature": 1.0, "top_p": 0.95}
     score, records = scored(tmp_path, **sampling)

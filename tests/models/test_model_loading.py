@@ -250,7 +250,7 @@ from transformers import GPTNeoXConfig as Config, GPTNeoXForCausalLM as Model
 """
 
 
-@pytest.mark.parametrize("kind", ["model", "tokenizer"])
+@pytest.mark.parametrize("kind", ["model", pytest.param("tokenizer", marks=pytest.mark.slow)])
 def test_code_of_a_folder_is_not_run_whatever_the_input_says(kind: str, folder: Path, tmp_path: Path) -> None:
     copy, marker = tmp_path / "copy", tmp_path / "ran"
     shutil.copytree(folder, copy)

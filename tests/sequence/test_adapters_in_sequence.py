@@ -99,6 +99,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_to_the_same_bits(
     run: Callable[..., Path],
     values: Callable[..., dict[str, Any]],

@@ -89,6 +89,7 @@ def test_a_mixture_of_experts_can_be_read_back(experts: str, name: str) -> None:
     dry_run(make_method({"name": name}), [FIRST, SECOND], experts)
 
 
+@pytest.mark.slow
 def test_experts_are_anchored_in_a_sequence(experts: str, tmp_path: Path) -> None:
     values = small_values(experts, small_data(tmp_path), tmp_path / "run", steps=2)
     values["sequence"] = values["sequence"][:2]

@@ -86,6 +86,7 @@ def test_a_single_tasks_model_knows_of_no_other_task(runs: Runs) -> None:
     assert scores(single)[1] == scores(plain)[1]
 
 
+@pytest.mark.slow
 def test_joint_trains_once_on_everything(runs: Runs) -> None:
     run = runs(name="joint")
     found = scores(run)
@@ -115,7 +116,7 @@ def test_rehearsal_keeps_a_buffer_of_each_past_task(runs: Runs) -> None:
     assert len(buffer) == 4
     assert not (task_folder(run, 1) / "buffer.json").exists()
     prompts = {(f"{TASKS[0]} {i} is", f" {i % 10}") for i in range(40)}
-    assert {(prompt, target) for _, prompt, target in buffer} <= prompts
+    assert {(prompt, target) for _, prompt, target, _ in buffer} <= prompts
     plain = runs(name="sequential")
     assert scores(run)[1] == scores(plain)[1], "the first task has nothing to rehearse"
     second = [weights(task_folder(each, 1) / "model") for each in (run, plain)]
@@ -128,7 +129,9 @@ def test_a_buffer_once_drawn_is_what_is_rehearsed(runs: Runs) -> None:
     past = Stage(0, config.tasks, "base", task_folder(run, 0))
     rows = config.method.rows(Stage(1, config.tasks, "base", task_folder(run, 1), (past,)))
     kept = json.loads((task_folder(run, 0) / "buffer.json").read_text())["rows"]
-    assert [(row.prompt, row.target) for row in rows[40:]] == [(prompt, target) for _, prompt, target in kept]
+    assert [(row.prompt, row.target) for row in rows[40:]] == [
+        (prompt, target) for _, prompt, target, _ in kept
+    ]
     assert [row.prompt for row in rows[:40]] == [f"{TASKS[1]} {i} is" for i in range(40)]
 
 
@@ -139,6 +142,7 @@ def test_a_buffer_larger_than_the_data_is_refused(runs: Runs) -> None:
     assert not config.output_dir.exists()
 
 
+@pytest.mark.slow
 def test_wise_ft_from_the_start_is_sfa_with_one_merge(runs: Runs) -> None:
     wise, sfa = runs(name="wise_ft", alpha=0.7), runs(name="sfa", beta=0.3, p=1.0)
     for index in range(2):
@@ -237,6 +241,7 @@ def test_every_method_is_made_by_its_name_alone() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_run_may_begin_with_the_first_task_of_another(runs: Runs, tmp_path: Path) -> None:
     values = {**runs.values(name="sfa", beta=0.5, p=0.5), "output_dir": str(tmp_path / "borrowed")}
     assert borrow_first_task(make_config(values), runs(name="sequential"))

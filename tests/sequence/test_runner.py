@@ -92,6 +92,7 @@ def test_results_hold_what_the_contract_says(whole: Path) -> None:
     assert make_config(yaml.safe_load((folder / "config.yaml").read_text())).method.name == "sfa"
 
 
+@pytest.mark.slow
 def test_the_saved_model_is_the_merge_of_the_last_step(values: dict[str, Any], tmp_path: Path) -> None:
     """With p = 1 both runs train alike to the last step, where one of them merges."""
     values["sequence"] = values["sequence"][:2]
