@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from sfa_hf.adapters.low_rank import Pair
+from sfa_hf.engines.sharded import is_sharded, whole
 
 _ROWS = 1024
 """Rows that are turned to fp64 at once."""
@@ -44,13 +44,9 @@ def _whole(layer: Any) -> Iterator[Tensor]:
     from peft.utils.integrations import dequantize_module_weight  # noqa: PLC0415 - an optional extra
 
     base = layer.get_base_layer()
-    if hasattr(base.weight, "ds_id"):
-        import deepspeed  # noqa: PLC0415 - an optional extra
-
-        with deepspeed.zero.GatheredParameters([base.weight]):
-            yield _oriented(layer, base.weight.data)
-    elif isinstance(base.weight, DTensor):
-        yield _oriented(layer, base.weight.full_tensor())
+    if is_sharded(base.weight):
+        with whole(base.weight) as weight:
+            yield _oriented(layer, weight)
     else:
         yield _oriented(layer, dequantize_module_weight(base).detach())
 

@@ -17,9 +17,9 @@ from sfa_hf.adapters.merged import read_adapter
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import Source, Strength
 from sfa_hf.distributed.processes import from_every_process
-from sfa_hf.engines import Engine, Handle
+from sfa_hf.engines import Engine
 from sfa_hf.errors import ConfigError
-from sfa_hf.hf_trainer.caller import caller, is_training
+from sfa_hf.hf_trainer.gradient_edit import GradientEdit
 from sfa_hf.hf_trainer.weights_callback import WeightsCallback
 
 _RIGHT = "LoRA on linear layers, and the adapters of the tasks before on the same ones"
@@ -49,7 +49,7 @@ class OrthogonalCallback(WeightsCallback):
         self.past = fspath(past)
         self.lambda_ = lambda_
         self.nbytes = 0
-        self._handle: Handle | None = None
+        self._edit = GradientEdit()
 
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError where a layer's adapter is not A and B of a linear layer; also on "meta"."""
@@ -60,15 +60,14 @@ class OrthogonalCallback(WeightsCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._detach()  # from a training that an exception ended
+        self._edit.end()  # of a training that an exception ended
         super().on_train_begin(args, state, control, **kwargs)
         model = kwargs["model"]
         trained = {name: full_shape(p) for name, p in model.named_parameters() if p.requires_grad}
         self._shapes = {name: shape for name, shape in trained.items() if ".lora_A." in name}
         self._past = from_every_process(lambda: dict(self._read()))
         self.nbytes = sum(rows.nbytes for rows in self._past.values())
-        self._state = state if (called := caller()) and called.trainer else None
-        self._handle = from_every_process(lambda: self._engine.before_step(self._add_gradient))
+        self._edit.begin(self._engine, self._add_gradient, state)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -79,13 +78,8 @@ class OrthogonalCallback(WeightsCallback):
             self._log.write({"olora/overlap": overlap}, args, state, control)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self._detach()
+        self._edit.end()
         super().on_train_end(*args, **kwargs)
-
-    def _detach(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
 
     def _read(self) -> Iterator[tuple[str, Tensor]]:
         """A_past of each layer, in fp64, by the name of the trained A."""
@@ -116,9 +110,6 @@ class OrthogonalCallback(WeightsCallback):
         }
 
     def _add_gradient(self, engine: Engine) -> None:
-        if self._state is not None and not is_training(self._state):
-            self._detach()
-            return
         rows = self._gathered(engine)
         for shard in engine.shards():
             gradient = engine.gradient(shard) if shard.name in rows else None

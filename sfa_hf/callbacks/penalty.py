@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterator, Sequence
-from os import PathLike
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -15,9 +14,8 @@ from sfa_hf.adapters.kinds import warn_of_factors
 from sfa_hf.anchor.anchored_callback import AnchoredCallback
 from sfa_hf.config.declared import checked
 from sfa_hf.config.options import AnchorDevice, AnchorDtype, Flag, Pattern, Source, Strength
-from sfa_hf.distributed.processes import from_every_process
-from sfa_hf.engines import Engine, Handle, Shard
-from sfa_hf.hf_trainer.caller import caller, is_training
+from sfa_hf.engines import Engine, Shard
+from sfa_hf.hf_trainer.gradient_edit import GradientEdit
 from sfa_hf.shards.buffer import Block
 
 
@@ -66,30 +64,19 @@ class PenaltyCallback(AnchoredCallback, ABC):
 
     NAME: ClassVar[str]
 
-    def __init__(
-        self,
-        lambda_: float,
-        *,
-        anchor: str | PathLike[str] | None,
-        anchor_device: str,
-        anchor_dtype: str,
-        include: str | None,
-        exclude: str | None,
-        save_anchor: bool,
-    ) -> None:
-        super().__init__(anchor, anchor_device, anchor_dtype, include, exclude, save_anchor=save_anchor)
+    def __init__(self, lambda_: float, **anchored: Any) -> None:
+        super().__init__(**anchored)
         self.lambda_ = lambda_
-        self._handle: Handle | None = None
+        self._edit = GradientEdit()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._detach()  # from a training that an exception ended
+        self._edit.end()  # of a training that an exception ended
         super().on_train_begin(args, state, control, **kwargs)
         if state.is_world_process_zero:
             warn_of_factors(kwargs["model"])
-        self._state = state if (called := caller()) and called.trainer else None
-        self._handle = from_every_process(lambda: self._engine.before_step(self._add_gradient))
+        self._edit.begin(self._engine, self._add_gradient, state)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -98,13 +85,8 @@ class PenaltyCallback(AnchoredCallback, ABC):
             self._log.write(self._record(), args, state, control)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self._detach()
+        self._edit.end()
         super().on_train_end(*args, **kwargs)
-
-    def _detach(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
 
     def _pieces(self, shards: Sequence[Shard]) -> Iterator[Piece]:
         """Walk over the shards; A = 1 and C = 0 unless a subclass says otherwise."""
@@ -115,9 +97,6 @@ class PenaltyCallback(AnchoredCallback, ABC):
         return 0.0
 
     def _add_gradient(self, engine: Engine) -> None:
-        if self._state is not None and not is_training(self._state):
-            self._detach()
-            return
         shards = self._shards()
         gradients = {shard.name: engine.gradient(shard) for shard in shards}
         for piece in self._pieces(shards):

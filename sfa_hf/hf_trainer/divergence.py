@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sfa_hf.engines.sharded import is_sharded, own_part
@@ -92,7 +91,7 @@ class DivergenceWatch(TrainerCallback):
             Diverged: names the step and some of the weights.
         """
         trained = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
-        parts = ((name, _own_part(values)) for name, values in [*trained, *self._statistics])
+        parts = ((name, own_part(values)) for name, values in [*trained, *self._statistics])
         wrong = [name for name, part in parts if not _is_finite(part)][: _NAMES_SHOWN + 1]
         everyones = sorted({name for part in gather_object([wrong]) for name in part})
         if everyones:
@@ -139,10 +138,6 @@ def _saved_statistics(model: nn.Module) -> list[tuple[str, Tensor]]:
     buffers = [(name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point()]
     saved = model.state_dict(keep_vars=True) if buffers else {}
     return [(name, buffer) for name, buffer in buffers if name in saved and _is_finite(buffer)]
-
-
-def _own_part(values: Tensor) -> Tensor:
-    return values.to_local() if isinstance(values, DTensor) else own_part(values)
 
 
 def _is_finite(values: Tensor) -> bool:

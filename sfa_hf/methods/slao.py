@@ -12,16 +12,15 @@ from accelerate import PartialState
 from torch import Tensor
 
 from sfa_hf.adapters.merged import read_adapter, write_like
-from sfa_hf.adapters.options import AdapterOptions
 from sfa_hf.files.folders import new_folder
-from sfa_hf.methods.base import CARRY, PLAIN, Method, Preparation, Stage
-from sfa_hf.methods.o_lora import refuse_other_factors
+from sfa_hf.methods.base import CARRY, Preparation, Stage
+from sfa_hf.methods.factors import OfFactors
 
 ORTHOGONAL = "orthogonal"
 """Folder, in a past task's, of the adapter that the next task starts from."""
 
 
-class SLAO(Method):
+class SLAO(OfFactors):
     r"""Trains on from an orthonormal A, and merges B with a weight that shrinks with the tasks.
 
     With A_i and B_i as the training of task i left them, from 1 on:
@@ -31,17 +30,8 @@ class SLAO(Method):
     """
 
     ADAPTERS: ClassVar[tuple[str, ...]] = CARRY
-    NEEDS_ADAPTERS: ClassVar[bool] = True
 
     name: Literal["slao"] = "slao"
-
-    def check_adapters(self, options: AdapterOptions, after_task: str) -> None:
-        del after_task
-        refuse_other_factors(options, self.name)
-
-    @property
-    def first_training(self) -> str | None:
-        return PLAIN
 
     def start(self, stage: Stage) -> str:
         return str(stage.past[-1].folder / ORTHOGONAL) if stage.past else stage.base
