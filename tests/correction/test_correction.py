@@ -102,6 +102,7 @@ def test_padding_has_no_part_in_it(
     assert torch.equal(*results)
 
 
+@pytest.mark.slow
 def test_a_linearised_model_is_corrected_linearised(
     merged_and_trained: tuple[nn.Module, nn.Module], rows: Any, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def _stage(config: RunConfig) -> Stage:
     return Stage(0, config.tasks, "base", Path("nowhere"))
 
 
+@pytest.mark.slow
 def test_rehearsal_keeps_a_buffer_of_each_past_task(runs: Runs) -> None:
     run = runs(name="rehearsal", fraction=0.1)
     buffer = json.loads((task_folder(run, 0) / "buffer.json").read_text())["rows"]
@@ -280,6 +281,7 @@ def test_nothing_is_borrowed_from_a_run_that_trains_otherwise(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_sfa_fisher_hands_the_second_moments_from_task_to_task(runs: Runs) -> None:
     run = runs(name="sfa_fisher", beta=0.5, p=0.5)
     facts = [json.loads((task_folder(run, i) / "_second_moments/facts.json").read_text()) for i in range(2)]

@@ -127,7 +127,7 @@ class _Killed(BaseException):
     """Stands for a signal: nothing catches it on the way."""
 
 
-@pytest.mark.parametrize("calls", [pytest.param(1, marks=pytest.mark.slow), 6, 12])
+@pytest.mark.parametrize("calls", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 6)), 12])
 def test_an_interrupted_run_continues_to_the_same_weights_and_scores(
     calls: int, whole: Path, values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +154,7 @@ def test_an_interrupted_run_continues_to_the_same_weights_and_scores(
             assert torch.equal(kept[name], tensor), name
 
 
+@pytest.mark.slow
 def test_a_task_killed_in_training_starts_over(
     whole: Path, values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
