@@ -28,12 +28,13 @@ Weights = dict[str, Tensor]
 
 ZERO = [
     Row(1, "bf16"),
-    Row(2, "bf16", "cpu_adam", offload=True),
-    Row(3, "bf16", "fused"),
+    Row(2, "bf16", offload=True),
+    Row(3, "bf16"),
     Row(3, "fp32", offload=True, offload_parameters=True),
     Row(1, "bf16", sum_in_fp32=True),
-    Row(0, "fp32", "fused"),
+    Row(0, "fp32"),
 ]
+COMPILED = [Row(2, "bf16", "cpu_adam", offload=True), Row(3, "bf16", "fused"), Row(0, "fp32", "fused")]
 
 
 class Training:
@@ -191,10 +192,13 @@ def everywhere(folder: str, rows: list[dict[str, Any]]) -> dict[str, dict[str, A
         return found
 
 
-def test_a_merge_on_every_engine_is_the_formula_in_float64(tmp_path: Path) -> None:
-    first, second = run_ranks(everywhere, 2, folder=str(tmp_path), rows=[row.as_json() for row in ZERO])
+@pytest.mark.parametrize(
+    "rows", [ZERO, pytest.param(COMPILED, marks=pytest.mark.slow)], ids=["torch", "compiled"]
+)
+def test_a_merge_on_every_engine_is_the_formula_in_float64(rows: list[Row], tmp_path: Path) -> None:
+    first, second = run_ranks(everywhere, 2, folder=str(tmp_path), rows=[row.as_json() for row in rows])
     assert first == second
-    assert len(first) == len(ZERO) + 2
+    assert len(first) == len(rows) + 2
     for engine, found in first.items():
         assert found["ulps"] <= 1, engine
         assert max(found["first"], found["second"]) < 1e-6, engine

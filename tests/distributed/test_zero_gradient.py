@@ -43,7 +43,7 @@ ROUNDED = [
     ),
     *(Row(stage, "bf16", "sgd", clip=CLIP, sum_in_fp32=True, accumulation=2) for stage in (1, 2, 3)),
     Row(2, "bf16", "sgd", clip=CLIP, round_robin=True),
-    Row(0, "bf16", "fused", clip=CLIP),
+    Row(0, "bf16", clip=CLIP),
 ]
 
 

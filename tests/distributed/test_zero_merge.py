@@ -14,6 +14,7 @@ import torch
 from harness import run_ranks
 from torch import Tensor
 from zero_rows import (
+    COMPILED,
     DTYPES,
     Row,
     full_copies,
@@ -61,6 +62,7 @@ VARIED = [
     Row(3, "bf16", "cpu_adam", zero_init=True, offload=True, offload_parameters=True, accumulation=2),
 ]
 TABLE = [*PRECISIONS, *PERSISTENT, *OFFLOADED, *VARIED]
+FAST = [row for row in TABLE if row.optimizer not in COMPILED]
 UNEVEN = [
     *(Row(stage, "bf16") for stage in STAGES),
     *PERSISTENT[1:2],
@@ -71,8 +73,12 @@ UNEVEN = [
 
 @pytest.mark.parametrize(
     ("ranks", "rows"),
-    [(2, TABLE), pytest.param(3, UNEVEN, marks=pytest.mark.slow)],
-    ids=["2-ranks", "3-ranks"],
+    [
+        (2, FAST),
+        pytest.param(2, [row for row in TABLE if row not in FAST], marks=pytest.mark.slow),
+        pytest.param(3, UNEVEN, marks=pytest.mark.slow),
+    ],
+    ids=["2-ranks", "2-ranks-compiled", "3-ranks"],
 )
 def test_a_merge_is_exact_and_in_every_copy(
     ranks: int, rows: list[Row], capsys: pytest.CaptureFixture[str]

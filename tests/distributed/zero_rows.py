@@ -148,6 +148,9 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [matrices, rest]
 
 
+COMPILED = ("cpu_adam", "fused")
+"""Optimizers that DeepSpeed compiles, minutes long on two cores: their rows are slow tests."""
+
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
