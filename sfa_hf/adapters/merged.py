@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sfa_hf.engines.deepspeed.zero_init import whole_models
 from sfa_hf.errors import ConfigError
 from sfa_hf.files.adapter_folder import CONFIG, WEIGHTS, base_of
 from sfa_hf.files.atomic import write_json
@@ -32,7 +33,8 @@ def merge_into_base(folder: Path, out: Path, dtype: str) -> None:
     Raises:
         ConfigError: the adapter or its base cannot be loaded, or cannot be merged.
     """
-    adapted, tokenizer = load_adapted(str(folder), base_of(folder, KEY), dtype)
+    with whole_models():  # one process calls this, of a training on several
+        adapted, tokenizer = load_adapted(str(folder), base_of(folder, KEY), dtype)
     try:
         model = adapted.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, AttributeError) as error:

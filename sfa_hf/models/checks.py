@@ -10,7 +10,7 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from sfa_hf.distributed import everyones
-from sfa_hf.engines.sharded import own_part
+from sfa_hf.engines.sharded import is_partitioned, own_part
 from sfa_hf.errors import ConfigError
 
 _SHOWN = 3
@@ -40,12 +40,16 @@ def refuse_other_weights(key: str, where: str, info: Mapping[str, Any]) -> None:
 
 
 def refuse_not_finite(key: str, where: str, model: nn.Module) -> None:
-    """See that every weight and every buffer of floats is a number; under ZeRO-3 each process sees its part.
+    """See that every weight and every buffer of floats is a number.
+
+    Under ZeRO-3 each process sees its part, and this is a collective call.
 
     Raises:
-        ConfigError: on every process, the first that is not.
+        ConfigError: on every process that has the model or a part of it, the first that is not.
     """
-    found = next(filter(None, everyones(_not_finite(model))), None)
+    found = _not_finite(model)
+    if any(map(is_partitioned, model.parameters())):
+        found = next(filter(None, everyones(found)), None)
     if found is not None:
         raise ConfigError(key, f"{where} has NaN or infinite values in {found}", "finite weights")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from sfa_hf.adapters.new import KEY, name_base, new_adapter
 from sfa_hf.adapters.options import AdapterOptions
@@ -61,15 +60,23 @@ class Models:
         if self.adapters is None or carried:
             return model, tokenizer
         if is_adapter(start):
-            if is_deepspeed_zero3_enabled():
-                right = "another model.peft.after_task, or ZeRO-2"
-                raise ConfigError(f"{KEY}.after_task", "is keep, and ZeRO-3 splits the base", right)
             # kept adapters are not trained: they are added to the weights in memory
             model = model.merge_and_unload(safe_merge=True)
         return new_adapter(model, self.adapters, f"{stage.seed} {stage.index}"), tokenizer
 
-    def check(self) -> None:
-        """Raise ConfigError where the sequence starts from an adapter that cannot be trained on."""
+    def check(self, arguments: TrainingArguments, after_task: str | None, tasks: int) -> None:
+        """Raise ConfigError where a task would start from an adapter that it cannot be trained on.
+
+        Args:
+            arguments: of any task.
+            after_task: what becomes of a task's adapter.
+            tasks: how many there are.
+        """
+        plugin = arguments.deepspeed_plugin
+        kept = after_task == "keep" and (tasks > 1 or is_adapter(self.base))
+        if kept and plugin is not None and plugin.zero_stage == 3:
+            right = "another model.peft.after_task, or ZeRO-2"
+            raise ConfigError(f"{KEY}.after_task", "is keep, and ZeRO-3 splits the base", right)
         if not is_adapter(self.base):
             return
         if self.adapters is None:

@@ -143,7 +143,7 @@ class _Run:
         with self.processes.main_process_first():
             self.base = resolve_model(self.config.model.name_or_path)
         self.models = Models(self.base, self.config.model.dtype, self.config.model.peft)
-        self.models.check()
+        self.models.check(self._arguments(0), self.config.after_task, len(self.config.tasks))
         tasks = range(self.state.trained, len(self.config.tasks))
         adapters = self.config.model.peft
         model = dry_run(self.method, [self._stage(index) for index in tasks], self.base, adapters)

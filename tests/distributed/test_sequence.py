@@ -10,6 +10,7 @@ import pytest
 from harness import run_ranks
 from safetensors.torch import load_file
 
+from sfa_hf.errors import ConfigError
 from sfa_hf.models import Recipe, resolve_model
 
 TASKS = ("sums", "words")
@@ -120,3 +121,59 @@ def test_a_methods_model_does_not_depend_on_the_engine(
         )
         for name, value in expected.items():
             assert (found[name] - value).abs().max() < TOLERANCE, name
+
+
+ADAPTED = {
+    "carried": ({"name": "sfa", "beta": 0.5, "p": 0.5}, "carry"),
+    "factors": ({"name": "sfa", "beta": 0.5, "p": 0.5, "lora": "factors"}, "carry"),
+    "merged": ({"name": "sfa", "beta": 0.5, "p": 0.5}, "merge"),
+    "kept": ({"name": "o_lora"}, "keep"),
+    "slao": ({"name": "slao"}, None),
+}
+
+
+def adapted(values: dict[str, Any], method: dict[str, Any], after_task: str | None) -> dict[str, Any]:
+    options = {"r": 2, "alpha": 4} | ({} if after_task is None else {"after_task": after_task})
+    return {**values, "method": method, "model": {**values["model"], "peft": options}}
+
+
+@pytest.mark.parametrize(
+    ("case", "engines"),
+    [("merged", ["ddp"]), *(pytest.param(case, list(LAUNCHES), marks=pytest.mark.slow) for case in ADAPTED)],
+)
+def test_adapters_do_not_depend_on_the_engine(
+    values: dict[str, Any], tmp_path: Path, case: str, engines: list[str]
+) -> None:
+    chosen = adapted(values, *ADAPTED[case])
+    alone = _launch(chosen, 1, tmp_path / "alone", {})
+    for engine in engines:
+        if (case, engine) == ("kept", "zero3"):
+            continue  # refused, see below
+        together = _launch(chosen, 2, tmp_path / engine, LAUNCHES[engine])
+        assert together["scores"] == alone["scores"], engine
+        assert len(together["merges"]) == len(alone["merges"]), engine
+        for index, task in enumerate(TASKS):
+            (file,) = (tmp_path / "alone" / f"{index}-{task}" / "model").glob("*.safetensors")
+            found = load_file(tmp_path / engine / f"{index}-{task}" / "model" / file.name)
+            for name, value in load_file(file).items():
+                assert (found[name] - value).abs().max() < TOLERANCE, (engine, name)
+
+
+def refusal(values: dict[str, Any]) -> str:
+    """What one process of a launch is told."""
+    from sfa_hf.sequence import make_config, run_sequence
+
+    with pytest.raises(ConfigError) as caught:
+        run_sequence(make_config(values))
+    return str(caught.value)
+
+
+def test_kept_adapters_on_a_split_base_are_refused_before_the_first_task(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    chosen = adapted(values, *ADAPTED["kept"])
+    training = {**values["training"], **LAUNCHES["zero3"], "per_device_train_batch_size": 2}
+    changed = {**chosen, "training": training, "output_dir": str(tmp_path / "run")}
+    for told in run_ranks(refusal, 2, values=changed):
+        assert told.startswith("model.peft.after_task: is keep, and ZeRO-3 splits the base")
+    assert not (tmp_path / "run").exists()

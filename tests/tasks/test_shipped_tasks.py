@@ -67,7 +67,7 @@ def test_tasks_over_the_hub_are_valid_without_it(path: Path) -> None:
     assert bool(config.train) == (path.stem not in HELDOUT_ONLY)
 
 
-HELDOUT_ONLY = {"cruxeval", "general", "humanevalplus", "math500", "mbppplus", "truthfulqa"}
+HELDOUT_ONLY = {"common", "cruxeval", "general", "humanevalplus", "math500", "mbppplus", "truthfulqa"}
 ARC = {"question": "Why?", "choices": {"text": ["a b", "c"], "label": ["1", "2"]}, "answerKey": "2"}
 HELLA = {"activity_label": "Skiing", "ctx": "She", "endings": ["goes.", " stays.", "c", "d"], "label": "1"}
 WINO = {"sentence": "The cup is on _ and stays.", "option1": "it", "option2": "top", "answer": "2"}
@@ -103,6 +103,16 @@ def test_a_row_of_the_hub_becomes_prompt_target_and_choices(name: str) -> None:
     found = ListTemplate(config.choices).render(row) if config.choices else ()
     assert found == tuple(f" {choice}" for choice in choices)
     assert not found or target in found
+
+
+def test_each_of_ledgar_s_labels_is_its_heading() -> None:
+    from sfa_hf.tasks.templates import ListTemplate, Template
+
+    config = load_task("ledgar", search=[TASKS], data_dir=ROOT).config
+    choices = ListTemplate(config.choices or []).render({})
+    assert len(set(choices)) == 100
+    assert tuple(Template(str(config.target)).render({"label": label}) for label in range(100)) == choices
+    assert choices[4] == " Applicable Laws"
 
 
 @pytest.mark.parametrize(
