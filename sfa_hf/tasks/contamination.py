@@ -1,7 +1,7 @@
 """Held-out rows that a model was trained on: whole, or 13 words of them in a row.
 
 Thirteen words are those of GPT-3 (arXiv 2005.14165, appendix C). Text that a task's templates put into every
-row does not count.
+row does not count; nor do words in a row between generated rows, whose sentences are made of a few patterns.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ class _HeldOut:
 
     @cached_property
     def grams(self) -> list[set[_Gram]]:
+        if all(source.is_generated for source in self._task.config.heldout):
+            return [set() for _ in self._rows]
         fixed = _fixed(self._task)
         return [set(_grams(row, fixed)) for row in self._rows]
 

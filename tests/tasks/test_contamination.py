@@ -70,3 +70,8 @@ def test_an_example_is_never_the_row_that_is_asked(tmp_path: Path) -> None:
             assert len(set(row.prompt.split("\n\n"))) == 5
     with pytest.raises(ConfigError, match=r"^t\.few_shot\.count: is 5, and held-out row 0 is itself among"):
         task(tmp_path, "t", rows, rows, few_shot={"count": 5}).heldout_rows()
+
+
+def test_patterns_of_generated_rows_are_no_leak(tmp_path: Path) -> None:
+    (found,) = contamination([load_task("demo/math", data_dir=tmp_path)], limit=50)
+    assert (found.rows, found.exact, found.ngram) == (50, 0, 0)
