@@ -1,4 +1,4 @@
-"""A run that diverges ends alike on every engine, also when it is launched again, and leaves no such weights."""
+"""A run that diverges ends alike on every engine, also when launched again, and leaves no such weights."""
 
 from __future__ import annotations
 
