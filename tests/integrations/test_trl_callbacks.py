@@ -81,7 +81,7 @@ def mixed(reference: Weights, theta: Weights) -> Weights:
 
 
 def bema(at: dict[int, Weights], start: int) -> Weights:
-    """What BEMACallback(update_freq=1) keeps from a step on, in float64 (arXiv 2508.00180; TRL's defaults)."""
+    """What BEMACallback(update_freq=1) keeps from a step on, in float64 (arXiv 2508.00180, its defaults)."""
     theta_0 = {name: weight.double() for name, weight in at[start].items()}
     average = dict(theta_0)
     for step in range(start + 1, max(at) + 1):
