@@ -175,16 +175,11 @@ def test_the_reference_follows_merged_weights_and_moves_where_they_are_frozen(
 
 
 def test_bema_starts_again_on_resume(tmp_path: Path) -> None:
-    whole, again = Watch(), Watch()
-    train(tmp_path / "whole", [whole, trl.BEMACallback(update_freq=1)], **SAVES)
-    checkpoint = tmp_path / "whole" / "checkpoint-4"
-    trainer = train(
-        tmp_path / "again",
-        [again, trl.BEMACallback(update_freq=1)],
-        tiny_model(1),
-        resume_from_checkpoint=str(checkpoint),
-    )
-    assert same_bits(weights(trainer.model), whole.at[8])
+    whole, callback = Watch(), partial(trl.BEMACallback, update_freq=1)
+    train(tmp_path / "whole", [whole, callback()], **SAVES)
+    checkpoint = str(tmp_path / "whole" / "checkpoint-4")
+    again = train(tmp_path / "again", [callback()], tiny_model(1), resume_from_checkpoint=checkpoint)
+    assert same_bits(weights(again.model), whole.at[8])
     kept, found = (load_file(tmp_path / name / "bema" / "model.safetensors") for name in ("whole", "again"))
     assert close(kept, bema(whole.at, 0))
     assert close(found, bema(whole.at, 4))  # theta_0 and the average are in no checkpoint
