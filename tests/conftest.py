@@ -43,7 +43,7 @@ with FileLock(folder / "building"):
 """
 _OP = "ShareMemCommBuilder"  # of DeepSpeed's communication
 _SLOW_OPS = ("CPUAdamBuilder", "FusedAdamBuilder")  # of optimizers, which slow tests alone have
-_NEED_OPS = ("distributed", "faults", "evaluation/test_sharing.py", "test_readme.py")
+_NEED_OPS = ("distributed", "faults", "evaluation/test_sharing.py", "integrations/test_trl", "test_readme.py")
 _builds = pytest.StashKey[subprocess.Popen[bytes]]()
 
 

@@ -17,7 +17,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from deepspeed.utils import logger, safe_get_full_fp32_param
-from harness import run_ranks
+from distributed.harness import run_ranks
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback, TrainingArguments

@@ -28,6 +28,7 @@ MERGES = {
     "trl_sft": ("trl", 4),
     "trl_dpo": ("trl", 4),
     "trl_reward": ("trl", 4),
+    "trl_grpo": ("trl", 4),
 }
 """The package that a script needs, and how often it merges."""
 
