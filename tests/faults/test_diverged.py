@@ -33,7 +33,7 @@ def test_a_learning_rate_far_too_high_ends_with_one_line(tmp_path: Path, engine:
         said = log.read_text()
         lines = [line for line in said.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1
-        assert re.match(r"error: training diverged at step [24] of task sums: ", lines[0])
+        assert re.match(r"error: training diverged at step [245] of task sums: ", lines[0])
         assert "Traceback" not in said
         # DeepSpeed skips the steps whose gradients are not finite: what it saves before the third is finite
         saved = list(run.glob("*/*/*.safetensors"))
