@@ -57,6 +57,13 @@ def test_with_evaluation_per_epoch_the_last_weights_are_merged_before_they_are_s
     assert [row["step"] for row in trainer.state.log_history if "sfa/merge" in row] == [16]
 
 
+def test_an_epoch_s_end_that_stops_is_evaluated_merged(tmp_path: Path) -> None:
+    trainer = train(tmp_path, [SFACallback(beta=1.0, p=1.0), StopIn("on_epoch_end", 16)], **EACH_EPOCH)
+    assert equal(saved(tmp_path, 16), weights(tiny_model()))
+    (evaluated,) = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
+    assert evaluated == trainer.evaluate()["eval_loss"]
+
+
 def test_early_stopping_per_epoch_deploys_the_moving_average(tmp_path: Path) -> None:
     options = {**EACH_EPOCH, "load_best_model_at_end": False, "metric_for_best_model": "loss"}
     patience = EarlyStoppingCallback(1, early_stopping_threshold=1e9)
