@@ -1,7 +1,7 @@
 """Held-out rows that a model was trained on: whole, or 13 words of them in a row.
 
 Thirteen words are those of GPT-3 (arXiv 2005.14165, appendix C). Text that a task's templates put into every
-row does not count; nor do words in a row between generated rows, whose sentences are made of a few patterns.
+row does not count. Of generated held-out rows, made of a few patterns, whole ones alone are counted.
 """
 
 from __future__ import annotations

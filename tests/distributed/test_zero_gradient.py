@@ -65,6 +65,11 @@ def test_the_step_takes_the_edited_gradient_without_rounding_it(seen: list[dict[
         assert {label: ulps for label, ulps in of_rank["edit"].items() if ulps > 4} == {}
 
 
+@pytest.mark.slow
+def test_the_step_of_a_compiled_optimizer_takes_it_too() -> None:
+    assert max(run_ranks(error_with_fused_adam, 2)) <= 4
+
+
 def test_nothing_is_edited_in_a_step_that_overflow_skips(seen: list[dict[str, Any]]) -> None:
     for of_rank in seen:
         assert of_rank["calls_under_overflow"] == [[0, 1]] * 3
@@ -94,6 +99,11 @@ def observe() -> dict[str, Any]:
             "calls_before_and_after_removal": _calls_before_and_after_removal(),
             "read_outside": _read_outside(),
         }
+
+
+def error_with_fused_adam() -> float:
+    with quiet_deepspeed():
+        return _error_of_edited_step(Row(0, "bf16", "fused", clip=CLIP))
 
 
 def _error_against_penalty(row: Row) -> float:
